@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "app/model_path.h"
+#include "format/gguf.h"
 
 static const char *const NUMERICS[] = {"model", "plain", NULL}; /* the order of ds4_numerics */
 
@@ -19,7 +20,8 @@ static const option TABLE[] = {
     MODEL_OPTION,
     {'c', "ctx", OPTION_UINT32, "N", offsetof(engine_flags, n_ctx), .max = 1u << 30,
      .given_at = offsetof(engine_flags, has_ctx),
-     .help = "Context: tokens that prompt and answer together may have; 0: the model's own limit."},
+     .help = "Context: tokens that prompt and answer together may have; 0: the model's own limit, "
+             "which is also the most."},
     {'t', "threads", OPTION_UINT32, "N", offsetof(engine_flags, n_threads), .max = 256,
      .help = "CPU threads; 0: one for each processor. The result does not depend on it."},
     {0, "numerics", OPTION_CHOICE, NULL, offsetof(engine_flags, numerics), .choices = NUMERICS,
@@ -57,6 +59,18 @@ ds4_status engine_flags_find_model(engine_flags *flags, ds4_error *err) {
     return DS4_OK;
 }
 
+/* The default context, or the model's own limit where that is smaller. A file that cannot be read is
+ * left to the engine, which tells what is wrong with it. */
+static uint32_t default_ctx(const char *path) {
+    uint32_t n_model = ENGINE_FLAGS_CTX;
+    bool found = false;
+    gguf *file;
+    if (gguf_open(&file, path, NULL) != DS4_OK) return ENGINE_FLAGS_CTX;
+    bool is_ok = gguf_get_u32(file, "deepseek4.context_length", &n_model, &found, NULL) == DS4_OK;
+    gguf_close(file);
+    return is_ok && n_model < ENGINE_FLAGS_CTX ? n_model : ENGINE_FLAGS_CTX;
+}
+
 static void log_line(void *user, const char *line) {
     const engine_flags *flags = user;
     if (flags->is_verbose) fprintf(stderr, "ds4: %s\n", line);
@@ -70,7 +84,7 @@ ds4_status engine_flags_resolve(engine_flags *flags, ds4_engine_options *options
     options->mtp_path = flags->mtp;
     options->use_mtp = flags->mtp != NULL;
     options->n_threads = flags->n_threads;
-    options->n_ctx = flags->n_ctx;
+    options->n_ctx = flags->has_ctx ? flags->n_ctx : default_ctx(flags->path);
     options->n_sessions = 1;
     options->numerics = (ds4_numerics)flags->numerics;
     options->on_log = log_line;

@@ -34,8 +34,8 @@ static const char OVERVIEW_HEAD[] =
 
 static const char OVERVIEW_TAIL[] =
     "    help       this page; help COMMAND: the manual page of one\n\n"
-    "Without -m FILE the commands use the bundled nano model, a toy that shows that everything\n"
-    "works. 'ds4 COMMAND --help' tells all options with units and defaults.\n\n"
+    "Without -m FILE the commands use the bundled nano model, a toy that shows that\n"
+    "everything works. 'ds4 COMMAND --help' tells all options, units and defaults.\n\n"
     "EXIT STATUS\n"
     "    0    success\n"
     "    1    wrong usage, bad input or a failure; one line on stderr tells which\n"

@@ -124,7 +124,7 @@ void options_help_print(const manual *page, const option_group *groups, size_t n
         printf("\n%s\n", groups[g].title);
         for (size_t i = 0; i < groups[g].n; i++)
             print_option(&groups[g].options[i], groups[g].settings);
-        if (g == 0) print_option(&HELP_OPTION, NULL);
+        if (g + 1 == n_groups) print_option(&HELP_OPTION, NULL);
     }
     print_section("FILES", page->files, "");
     print_section("EXIT STATUS", page->exit_status ? page->exit_status : SHARED_EXIT_STATUS, "");

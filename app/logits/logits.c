@@ -33,7 +33,7 @@ static const manual PAGE = {
     .synopsis = "logits [-m MODEL] --tokens IDS [--all] [--chunk N] -o FILE",
     .description = "Evaluates the tokens as they are, without frame or begin marker, and writes one row of "
                    "logits for each position asked for: float32, little-endian, as many as the model "
-                   "has tokens, nothing between rows.",
+                   "has tokens, nothing between rows. Without -c the context is as long as the list.",
     .files = "FILE.tmp.PID  the output while it is being written",
     .examples = "ds4 logits --tokens 0,1,2,3 -o last.f32\n"
                 "ds4 logits -m model.gguf --tokens @ids.json --numerics plain --all -o rows.f32",

@@ -133,9 +133,9 @@ static ds4_status check(run_options *o, ds4_error *err) {
 bool run_options_parse(run_options *o, int argc, char **argv, int *exit_status) {
     *o = (run_options){.engine = engine_flags_defaults(), .sampling = ds4_sampling_defaults()};
     const option_group groups[] = {
-        OPTION_GROUP("OUTPUT", OUTPUT_TABLE, o),
         OPTION_GROUP("PROMPT", PROMPT_TABLE, o),
         OPTION_GROUP("GENERATION", GENERATION_TABLE, o),
+        OPTION_GROUP("OUTPUT", OUTPUT_TABLE, o),
         engine_flags_group(&o->engine),
     };
     if (!options_parse(&PAGE, groups, 4, argc, argv, exit_status)) return false;
