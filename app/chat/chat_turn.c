@@ -149,7 +149,7 @@ static bool on_token(void *user, const ds4_token *token) {
 
 static void on_progress(void *user, size_t n_done, size_t n_prompt) {
     turn *t = user;
-    term_bar_draw(&t->c->screen, n_done, n_prompt);
+    if (t->n_generated == 0) term_bar_draw(&t->c->screen, n_done, n_prompt);
 }
 
 /* Steps until the answer is complete or stopped. *is_stopped is set by Ctrl-C. */

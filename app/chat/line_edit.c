@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <histedit.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,14 @@ static unsigned char on_ctrl_c(EditLine *editor, int key) {
     return CC_EOF;
 }
 
+/* libedit's own handler gives the terminal back before the program stops, and redraws afterwards. */
+static unsigned char on_ctrl_z(EditLine *editor, int key) {
+    (void)editor;
+    (void)key;
+    raise(SIGTSTP);
+    return CC_REFRESH;
+}
+
 /* libedit reads characters by the locale, and only UTF-8 can carry every text. */
 static void choose_utf8(void) {
     static const char *const names[] = {"", "C.UTF-8", "en_US.UTF-8", "UTF-8"};
@@ -105,11 +114,14 @@ static ds4_status open_editor(line_reader *reader, ds4_error *err) {
     el_set(editor, EL_BIND, "\\e[3~", "ed-delete-next-char", NULL);
     el_set(editor, EL_BIND, "\\e[1~", "ed-move-to-beg", NULL);
     el_set(editor, EL_BIND, "\\e[4~", "ed-move-to-end", NULL);
-    /* While a line is edited, Ctrl-C is a key: a signal would reach the whole process group. */
+    el_source(editor, NULL); /* the user's ~/.editrc */
+    /* While a line is edited Ctrl-C is a key, since as a signal it would not end the reading; Ctrl-Z
+     * has to become one with it. (libedit never frees the names of functions: some 200 bytes.) */
+    el_set(editor, EL_SETTY, "-d", "-isig", NULL);
     el_set(editor, EL_ADDFN, "ds4-break", "forget this line", on_ctrl_c);
     el_set(editor, EL_BIND, "^C", "ds4-break", NULL);
-    el_set(editor, EL_SETTY, "-d", "intr=", NULL);
-    el_source(editor, NULL); /* the user's ~/.editrc */
+    el_set(editor, EL_ADDFN, "ds4-suspend", "stop the program until fg", on_ctrl_z);
+    el_set(editor, EL_BIND, "^Z", "ds4-suspend", NULL);
     return DS4_OK;
 }
 
