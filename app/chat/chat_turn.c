@@ -222,7 +222,7 @@ ds4_status chat_turn(chat *c, const char *text, size_t n, ds4_error *err) {
     bool is_stopped = false;
     c->last = (turn_record){.n_reused = ds4_session_n_evaluated(c->session)};
     ds4_session_tokens(c->session, &c->last.n_prompt);
-    term_bar_begin(&c->screen, c->last.n_reused, c->last.n_prompt);
+    term_bar_begin(&c->screen, c->last.n_prompt - c->last.n_reused);
     status = generate(&t, &is_stopped, err);
 
     /* 3. what is left of it */

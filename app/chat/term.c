@@ -128,8 +128,8 @@ static void put_bar(const term *t, size_t n_done, size_t n_prompt, double now) {
     char figures[120];
     int n = snprintf(figures, sizeof figures, " %zu/%zu tokens", n_done, n_prompt);
     double elapsed = now - t->bar_start_s;
-    if (n_done > t->bar_n_first && elapsed > 0) {
-        double rate = (double)(n_done - t->bar_n_first) / elapsed;
+    if (n_done > 0 && elapsed > 0) {
+        double rate = (double)n_done / elapsed;
         char left[32];
         format_duration(left, (double)(n_prompt - n_done) / rate);
         n += snprintf(figures + n, sizeof figures - (size_t)n, "  %.*f tok/s  ETA %s",
@@ -150,17 +150,15 @@ static void put_bar(const term *t, size_t n_done, size_t n_prompt, double now) {
     fflush(stderr);
 }
 
-void term_bar_begin(term *t, size_t n_first, size_t n_prompt) {
+void term_bar_begin(term *t, size_t n_prompt) {
     t->bar_start_s = clock_s();
     t->bar_drawn_s = 0;
-    t->bar_n_first = n_first;
-    if (n_prompt > n_first && n_prompt - n_first >= BAR_MIN_TOKENS) term_bar_draw(t, n_first, n_prompt);
+    term_bar_draw(t, 0, n_prompt);
 }
 
 void term_bar_draw(term *t, size_t n_done, size_t n_prompt) {
     double now = clock_s();
-    bool is_worth_it = n_prompt > t->bar_n_first && n_prompt - t->bar_n_first >= BAR_MIN_TOKENS;
-    if (!t->has_bar || !t->is_interactive || !is_worth_it || n_done > n_prompt) return;
+    if (!t->has_bar || !t->is_interactive || n_prompt < BAR_MIN_TOKENS || n_done > n_prompt) return;
     if (now - t->bar_drawn_s < BAR_INTERVAL_S) return;
     t->bar_drawn_s = now;
     put_bar(t, n_done, n_prompt, now);

@@ -29,7 +29,6 @@ typedef struct {
     /* the bar */
     double bar_start_s; /* when reading began */
     double bar_drawn_s; /* when it was last drawn; 0: it is not on the screen */
-    size_t bar_n_first; /* tokens that needed no reading */
 } term;
 
 void term_init(term *t);
@@ -44,9 +43,9 @@ void term_note(term *t, const char *fmt, ...) DS4_PRINTF(2, 3);
 /* One line that tells of a failure, also when piped. */
 void term_error(term *t, const char *fmt, ...) DS4_PRINTF(2, 3);
 
-/* The bar: begin once, draw as tokens are done, end before any other output. n_first of n_prompt
- * tokens are there already. */
-void term_bar_begin(term *t, size_t n_first, size_t n_prompt);
+/* The bar over n_prompt tokens that have to be read: begin once, draw as they are done, end before any
+ * other output. */
+void term_bar_begin(term *t, size_t n_prompt);
 void term_bar_draw(term *t, size_t n_done, size_t n_prompt);
 void term_bar_end(term *t);
 
