@@ -45,7 +45,7 @@ static const uint8_t ascii_kind[128] = {
 
 typedef struct {
     unsigned kind;
-    size_t   n_bytes; /* 0 at the end of the text */
+    size_t n_bytes; /* 0 at the end of the text */
 } character;
 
 static character wide_at(const strview *text, size_t at) {
@@ -110,8 +110,8 @@ static size_t space_end(const strview *text, size_t at) {
     return last > at ? last : end;
 }
 
-/* Characters that no pattern matches, from `at` on: they have no class, and none of them is followed
- * by a word that would take it along. */
+/* Characters that no pattern matches, from `at` on: they have no class, and none of them is
+ * followed by a word that would take it along. */
 static size_t unmatched_end(const strview *text, size_t at, unsigned segment) {
     at += char_at(text, at).n_bytes;
     for (;;) {

@@ -18,7 +18,7 @@
 
 typedef struct {
     strview text;
-    size_t  at; /* <= text.n; where the next piece begins */
+    size_t at; /* <= text.n; where the next piece begins */
 } pretoken_iter;
 
 static inline pretoken_iter pretoken_from(strview text) {

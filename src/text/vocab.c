@@ -22,24 +22,24 @@ typedef struct {
 } marker;
 
 struct vocab {
-    arena     memory;
-    size_t    n_tokens;
-    char     *bytes;   /* of all tokens, one after the other */
-    size_t   *first;   /* [n_tokens + 1]; token i is bytes[first[i] .. first[i + 1]) */
-    uint8_t  *type;    /* [n_tokens] vocab_type */
-    int32_t   byte_id[256];
-    int32_t   bos, eos;
+    arena memory;
+    size_t n_tokens;
+    char *bytes;   /* of all tokens, one after the other */
+    size_t *first; /* [n_tokens + 1]; token i is bytes[first[i] .. first[i + 1]) */
+    uint8_t *type; /* [n_tokens] vocab_type */
+    int32_t byte_id[256];
+    int32_t bos, eos;
 
-    int32_t  *normal_slot; /* [normal_mask + 1]: id by hash of the bytes, -1 empty */
-    size_t    normal_mask;
+    int32_t *normal_slot; /* [normal_mask + 1]: id by hash of the bytes, -1 empty */
+    size_t normal_mask;
 
-    merge    *merges;      /* [n_merges] by rank */
-    uint32_t *merge_slot;  /* [1 << (64 - merge_shift)]: tag << 24 | rank, MERGE_EMPTY */
-    unsigned  merge_shift;
+    merge *merges;        /* [n_merges] by rank */
+    uint32_t *merge_slot; /* [1 << (64 - merge_shift)]: tag << 24 | rank, MERGE_EMPTY */
+    unsigned merge_shift;
 
-    marker   *markers;     /* [n_markers], sorted by text */
-    size_t    n_markers;
-    bool      marker_starts[256]; /* by first byte */
+    marker *markers; /* [n_markers], sorted by text */
+    size_t n_markers;
+    bool marker_starts[256]; /* by first byte */
 };
 
 /* ---- the byte alphabet ---- */
@@ -47,12 +47,13 @@ struct vocab {
 /* The byte a character of the GPT-2 alphabet stands for; -1 if it is none of them. */
 static int byte_of_char(int32_t code) {
     if (code >= 33 && code <= 255) return code < 127 || (code > 160 && code != 173) ? code : -1;
-    if (code >= 256 && code < 256 + 33) return code - 256;             /* 0 .. 32 */
-    if (code >= 289 && code < 289 + 34) return code - 289 + 127;       /* 127 .. 160 */
+    if (code >= 256 && code < 256 + 33) return code - 256;       /* 0 .. 32 */
+    if (code >= 289 && code < 289 + 34) return code - 289 + 127; /* 127 .. 160 */
     return code == 323 ? 173 : -1;
 }
 
-/* Writes the bytes of text to out, which has room for text.n of them. False outside the alphabet. */
+/* Writes the bytes of text to out, which has room for text.n of them. False outside the alphabet.
+ */
 static bool decode_alphabet(char *out, size_t *n_out, strview text) {
     size_t n = 0;
     for (size_t i = 0; i < text.n;) {
@@ -178,7 +179,7 @@ static uint32_t *merge_slot(const vocab *v, int32_t left, int32_t right) {
 /* Resolves "left right" to ids. `scratch` has room for the text. */
 static ds4_status resolve_merge(const vocab *v, merge *m, strview text, char *scratch, size_t rank,
                                 ds4_error *err) {
-    const char *space = memchr(text.data, ' ', text.n);
+    const char *space = text.n ? memchr(text.data, ' ', text.n) : NULL;
     if (!space) return ds4_fail(err, DS4_EFORMAT, "vocab: merge %zu: no space between parts", rank);
     strview left = {text.data, (size_t)(space - text.data)};
     strview right = {space + 1, text.n - left.n - 1};
@@ -262,8 +263,9 @@ static ds4_status index_markers(vocab *v, ds4_error *err) {
         if (!is_marker(v, i)) continue;
         strview text = vocab_token_bytes(v, (int32_t)i);
         if (text.n > VOCAB_MARKER_MAX_BYTES)
-            return ds4_fail(err, DS4_EFORMAT, "vocab: token %zu: added token of %zu bytes, at most %d",
-                            i, text.n, VOCAB_MARKER_MAX_BYTES);
+            return ds4_fail(err, DS4_EFORMAT,
+                            "vocab: token %zu: added token of %zu bytes, at most %d", i, text.n,
+                            VOCAB_MARKER_MAX_BYTES);
         v->markers[v->n_markers++] = (marker){text, (int32_t)i};
         v->marker_starts[(uint8_t)text.data[0]] = true;
     }
@@ -300,8 +302,10 @@ ds4_status vocab_create(vocab **out, const vocab_source *source, ds4_error *err)
     vocab *v = calloc(1, sizeof *v);
     if (!v) return ds4_fail_nomem(err, "vocab", sizeof *v);
     ds4_status status = build(v, source, err);
-    if (status == DS4_OK) *out = v;
-    else vocab_destroy(v);
+    if (status == DS4_OK)
+        *out = v;
+    else
+        vocab_destroy(v);
     return status;
 }
 
@@ -358,8 +362,10 @@ int32_t vocab_find_marker(const vocab *v, strview text) {
         size_t mid = lo + (hi - lo) / 2;
         int order = compare_text(v->markers[mid].text, text);
         if (order == 0) return v->markers[mid].id;
-        if (order < 0) lo = mid + 1;
-        else hi = mid;
+        if (order < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return -1;
 }
@@ -368,14 +374,16 @@ int32_t vocab_find_marker(const vocab *v, strview text) {
 static size_t lower_bound(const vocab *v, size_t lo, size_t hi, size_t depth, unsigned byte) {
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if ((uint8_t)v->markers[mid].text.data[depth] < byte) lo = mid + 1;
-        else hi = mid;
+        if ((uint8_t)v->markers[mid].text.data[depth] < byte)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }
 
-/* The longest marker at the start of `text`, NULL if none: walks the sorted list byte by byte, where
- * lo..hi are the markers that begin with the bytes seen so far. */
+/* The longest marker at the start of `text`, NULL if none: walks the sorted list byte by byte,
+ * where lo..hi are the markers that begin with the bytes seen so far. */
 static const marker *longest_marker(const vocab *v, strview text) {
     const marker *best = NULL;
     size_t lo = 0, hi = v->n_markers;
