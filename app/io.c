@@ -115,23 +115,6 @@ void io_output_release(io_output *out) {
 
 /* ---- token ids ---- */
 
-bool id_list_add(id_list *list, int32_t id) {
-    if (list->n == list->n_cap) {
-        size_t n_cap = list->n_cap ? list->n_cap * 2 : 256;
-        int32_t *items = realloc(list->items, n_cap * sizeof *items);
-        if (!items) return false;
-        list->items = items;
-        list->n_cap = n_cap;
-    }
-    list->items[list->n++] = id;
-    return true;
-}
-
-void id_list_release(id_list *list) {
-    free(list->items);
-    *list = (id_list){0};
-}
-
 static bool is_gap(char c) {
     return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }

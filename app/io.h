@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "base/strbuf.h"
+#include "text/id_list.h"
 
 /* "ds4 COMMAND: message" on stderr; returns APP_ERROR. */
 int io_fail(const char *command, const ds4_error *err);
@@ -40,15 +41,8 @@ ds4_status io_output_commit(io_output *out, ds4_error *err);
 /* Removes what was not committed. */
 void io_output_release(io_output *out);
 
-/* ---- token ids ---- */
+/* ---- token ids: more for text/id_list.h ---- */
 
-typedef struct {
-    int32_t *items;
-    size_t   n, n_cap;
-} id_list;
-
-bool id_list_add(id_list *list, int32_t id);
-void id_list_release(id_list *list);
 /* Ids separated by commas or white space, in brackets or not: "1,2,3", "[1, 2, 3]". `what` names the
  * source in messages. */
 ds4_status id_list_parse(id_list *list, const char *text, size_t n, const char *what, ds4_error *err);

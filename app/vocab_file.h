@@ -18,8 +18,4 @@ typedef struct {
 ds4_status vocab_file_open(vocab_file *v, const char *path, ds4_error *err);
 void vocab_file_close(vocab_file *v);
 
-/* Appends the ids of text. With has_markers, texts of markers anywhere in it become their tokens. */
-ds4_status vocab_file_encode(vocab_file *v, id_list *ids, strview text, bool has_markers,
-                             ds4_error *err);
-
 #endif

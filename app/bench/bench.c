@@ -63,7 +63,7 @@ static ds4_status read_frontiers(uint32_t *frontiers, size_t *n, const char *tex
     if (status == DS4_OK && (list.n == 0 || list.n > MEASURE_MAX_FRONTIERS))
         status = ds4_fail(err, DS4_EINVAL, "--frontiers: found %zu, expected 1 to %d", list.n,
                           MEASURE_MAX_FRONTIERS);
-    for (size_t i = 0; status == DS4_OK && i < list.n; i++) frontiers[i] = (uint32_t)list.items[i];
+    for (size_t i = 0; status == DS4_OK && i < list.n; i++) frontiers[i] = (uint32_t)list.data[i];
     if (status == DS4_OK) *n = list.n;
     id_list_release(&list);
     return status;
@@ -90,12 +90,12 @@ static ds4_status text_ids(id_list *ids, const ds4_engine *engine, const char *p
     ds4_status status = io_read(&text, path, err);
     if (status == DS4_OK) status = io_make_valid(&text, err);
     if (status == DS4_OK)
-        status = ds4_tokenize(engine, &made.items, &made.n, text.data, text.n, false, err);
+        status = ds4_tokenize(engine, &made.data, &made.n, text.data, text.n, false, err);
     if (status == DS4_OK && made.n == 0)
         status = ds4_fail(err, DS4_EINVAL, "%s: the text is empty", path);
     for (size_t i = 0; status == DS4_OK && i < made.n; i++)
-        if (!id_list_add(ids, made.items[i])) status = ds4_fail_nomem(err, path, made.n);
-    ds4_free(made.items);
+        if (!id_list_add(ids, made.data[i])) status = ds4_fail_nomem(err, path, made.n);
+    ds4_free(made.data);
     strbuf_release(&text);
     return status;
 }
@@ -119,7 +119,7 @@ static ds4_status repeat(measure_point *points, size_t n, ds4_engine *engine, co
     for (uint32_t r = 0; r < set->n_repeats; r++) {
         ds4_session *session;
         DS4_TRY(ds4_session_create(&session, engine, err));
-        ds4_status status = measure_walk(points, n, session, ids->items, ids->n, set->n_generate, err);
+        ds4_status status = measure_walk(points, n, session, ids->data, ids->n, set->n_generate, err);
         ds4_session_destroy(session);
         if (status != DS4_OK) return status;
         for (size_t i = 0; i < n; i++) {

@@ -73,7 +73,7 @@ static ds4_status evaluate(ds4_engine *engine, const settings *set, const id_lis
     s.row = malloc(4 * (size_t)s.n_vocab);
     ds4_status status = s.row ? DS4_OK : ds4_fail_nomem(err, "logits", 4 * (size_t)s.n_vocab);
     if (status == DS4_OK) status = ds4_session_create(&session, engine, err);
-    if (status == DS4_OK) status = ds4_session_append(session, ids->items, ids->n, err);
+    if (status == DS4_OK) status = ds4_session_append(session, ids->data, ids->n, err);
     if (status == DS4_OK)
         status = ds4_session_evaluate(session, set->has_all ? write_row : NULL, &s, err);
     if (status == DS4_OK && !set->has_all) write_row(&s, ids->n - 1, ds4_session_logits(session));

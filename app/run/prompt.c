@@ -72,20 +72,20 @@ static ds4_status make_framed(id_list *ids, const prompt_source *s, const strbuf
     ds4_status status = strbuf_check(&json, "prompt", err);
     id_list made = {0};
     if (status == DS4_OK)
-        status = ds4_render(engine, NULL, NULL, &made.items, &made.n, json.data, json.n, err);
+        status = ds4_render(engine, NULL, NULL, &made.data, &made.n, json.data, json.n, err);
     for (size_t i = 0; status == DS4_OK && i < made.n; i++)
-        if (!id_list_add(ids, made.items[i])) status = ds4_fail_nomem(err, "prompt", made.n);
-    ds4_free(made.items);
+        if (!id_list_add(ids, made.data[i])) status = ds4_fail_nomem(err, "prompt", made.n);
+    ds4_free(made.data);
     strbuf_release(&json);
     return status;
 }
 
 static ds4_status make_raw(id_list *ids, const strbuf *text, const ds4_engine *engine, ds4_error *err) {
     id_list made = {0};
-    ds4_status status = ds4_tokenize(engine, &made.items, &made.n, text->data, text->n, true, err);
+    ds4_status status = ds4_tokenize(engine, &made.data, &made.n, text->data, text->n, true, err);
     for (size_t i = 0; status == DS4_OK && i < made.n; i++)
-        if (!id_list_add(ids, made.items[i])) status = ds4_fail_nomem(err, "prompt", made.n);
-    ds4_free(made.items);
+        if (!id_list_add(ids, made.data[i])) status = ds4_fail_nomem(err, "prompt", made.n);
+    ds4_free(made.data);
     return status;
 }
 

@@ -62,7 +62,7 @@ ds4_status record_write_json(strbuf *out, const record *r, const record_frame *f
     id_list_write(out, f->prompt_ids, f->n_prompt);
     strbuf_puts(out, ", ");
     io_json_key(out, "generated_ids");
-    id_list_write(out, r->generated.items, r->generated.n);
+    id_list_write(out, r->generated.data, r->generated.n);
     strbuf_puts(out, ", ");
     io_json_key(out, "text");
     io_json_text(out, r->text.data, r->text.n);
@@ -81,7 +81,7 @@ ds4_status record_write_json(strbuf *out, const record *r, const record_frame *f
     if (f->has_drafts) {
         strbuf_puts(out, ", ");
         io_json_key(out, "drafts");
-        id_list_write(out, r->drafts.items, r->drafts.n);
+        id_list_write(out, r->drafts.data, r->drafts.n);
     }
     strbuf_puts(out, "}\n");
     return strbuf_check(out, "answer", err);

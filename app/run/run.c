@@ -78,7 +78,7 @@ static ds4_status append_prompt(run_state *r, ds4_error *err) {
     id_list ids = {0};
     ds4_status status = prompt_make(&ids, &r->options.prompt, r->engine, err);
     if (status == DS4_OK && ids.n && r->options.load) status = end_open_turn(r, err);
-    if (status == DS4_OK && ids.n) status = ds4_session_append(r->session, ids.items, ids.n, err);
+    if (status == DS4_OK && ids.n) status = ds4_session_append(r->session, ids.data, ids.n, err);
     if (status == DS4_EFULL && err) {
         size_t n = strlen(err->message);
         snprintf(err->message + n, sizeof err->message - n, " (-c sets the context)");
@@ -128,7 +128,7 @@ static const char *finish_reason(const run_state *r) {
 
 static ds4_status write_json(const run_state *r, ds4_error *err) {
     record_frame frame = {
-        .prompt_ids = r->prompt.items,
+        .prompt_ids = r->prompt.data,
         .n_prompt = r->prompt.n,
         .finish_reason = finish_reason(r),
         .seed = r->options.sampling.seed,
