@@ -193,8 +193,11 @@ static ds4_status generate(turn *t, bool *is_stopped, ds4_error *err) {
     return status == DS4_OK ? finished : status;
 }
 
-/* What a person should know about how the answer ended. */
-static void tell_ending(chat *c, bool is_stopped) {
+/* Ends the line, and tells a person how the answer ended. */
+static void tell_ending(chat *c, const turn *t, bool is_stopped) {
+    /* Behind a pipe even an empty answer is a line. */
+    bool is_empty = t->n_generated > 0 && t->answer->content.n == 0 && t->answer->calls.n == 0;
+    if (is_empty && !c->screen.is_interactive) term_text(&c->screen, STYLE_PLAIN, "\n", 1);
     term_end_line(&c->screen);
     if (is_stopped && c->last.n_generated == 0)
         term_note(&c->screen, "(stopped before the answer began; the message is taken back)");
@@ -231,7 +234,7 @@ ds4_status chat_turn(chat *c, const char *text, size_t n, ds4_error *err) {
     c->last.generate_s = t.last_s - t.first_s;
     c->last.finish = ds4_session_finish(c->session);
     c->n_answers++;
-    tell_ending(c, is_stopped);
+    tell_ending(c, &t, is_stopped);
     if (t.n_generated == 0) {
         conversation_drop_last(&c->talk);
         conversation_drop_last(&c->talk);
