@@ -246,6 +246,7 @@ static ds4_status encode_with_markers(bpe *b, id_list *ids, strview text, ds4_er
 }
 
 ds4_status bpe_encode(bpe *b, id_list *ids, strview text, bool has_markers, ds4_error *err) {
+    if (text.n == 0) return DS4_OK; /* its data may be NULL */
     size_t n_before = ids->n;
     ds4_status status =
         has_markers ? encode_with_markers(b, ids, text, err) : encode_span(b, ids, text, err);

@@ -135,6 +135,9 @@ static void test_small(void **state) {
     vocab *v = own_vocab();
     bpe *b = create(v);
     check_ids(b, "", false, NULL, 0);
+    id_list none = {0};
+    encode(b, &none, (strview){0}, true);
+    assert_int_equal(none.n, 0);
     check_ids(b, "abc", false, IDS(258));
     check_ids(b, "aaa", false, IDS(259, 'a'));
     check_ids(b, "aaab", false, IDS(259, 256));
