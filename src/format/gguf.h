@@ -4,6 +4,7 @@
  *   split   name-00001-of-0000N.gguf: each file is complete; metadata counts in the first
  *
  *   Owner    gguf_open creates, gguf_close destroys; names, values and tensor bytes live until then.
+ *            Names are bytes of the file: counted, not terminated.
  *   Shapes   ne[0] is the contiguous dimension, as in the file.
  *   Threads  Read-only after open: any thread.
  *   Errors   DS4_EIO / DS4_EFORMAT with one line naming file, key or tensor, found and expected. Every
@@ -21,12 +22,18 @@ typedef enum {
     GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
 } gguf_value_type;
 
+/* "u8", "string", ... */
+const char *gguf_value_type_name(gguf_value_type type);
+/* Bytes of one value; 0 for strings and arrays, whose bytes vary. */
+size_t gguf_value_bytes(gguf_value_type type);
+
 typedef struct {
     strview         key;
     gguf_value_type type;
     gguf_value_type item_type; /* of an array; else = type */
     uint64_t        n_items;   /* 1 unless an array */
-    const uint8_t  *data;      /* the value's (first item's) bytes in the file, unaligned */
+    const uint8_t  *data;      /* the value's (first item's) bytes in the file, unaligned; those of a
+                                  string begin with its length */
     uint64_t        n_bytes;   /* of all items */
 } gguf_kv;
 
@@ -34,15 +41,15 @@ typedef struct {
     strview        name;
     uint32_t       type; /* GGUF id; may be one ds4 has no kernel for */
     uint32_t       n_dims;
-    uint64_t       ne[4]; /* unused ones are 1 */
+    uint64_t       ne[4]; /* at least 1 each, unused ones are 1; their product fits */
     uint64_t       n_bytes;
-    const uint8_t *data;
+    const uint8_t *data;  /* at a multiple of the file's alignment from the file's start */
     uint32_t       split; /* which file, from 0 */
 } gguf_tensor;
 
-/* Opens `path`; if it is a split (its name says -0000K-of-0000N), all of them. Unknown tensor types
- * are accepted with n_bytes 0 when their size is not known. Duplicate tensor names, duplicate keys,
- * overlapping or out-of-file tensors and missing splits are errors. */
+/* Opens `path`; if it is a split (its name ends in -0000K-of-0000N.gguf, whichever K), all of them.
+ * Tensor types of unknown size are accepted, with n_bytes 0. Duplicate tensor names, duplicate keys,
+ * overlapping or out-of-file tensors, arrays nested deeper than 8 and missing splits are errors. */
 ds4_status gguf_open(gguf **out, const char *path, ds4_error *err);
 /* Same, over bytes that the caller keeps alive (tests, fuzzing); no splits. */
 ds4_status gguf_open_memory(gguf **out, const void *data, size_t n, ds4_error *err);
