@@ -85,13 +85,21 @@ static void check_type(lint_list *list, const tensor_class *c, const char *name)
     }
 }
 
+/* The compressor's width depends on the layer's ratio: different shapes are as they should be. */
+static bool has_ratio_shape(const tensor_class *c) {
+    const tensor_name parsed = {.place = c->place, .stem = c->stem};
+    const known_tensor *known = known_tensor_find(&parsed);
+    return known && known->need == NEED_COMPRESSED;
+}
+
 static void check_classes(lint_list *list, const class_list *classes) {
     strbuf buffer = {0};
     for (size_t i = 0; i < classes->n; i++) {
         const tensor_class *c = &classes->items[i];
         const char *name = class_name(&buffer, c);
         check_type(list, c, name);
-        if (c->is_uneven) lint_add(list, LINT_NOTE, "%s: the shape varies by layer", name);
+        if (c->is_uneven && !has_ratio_shape(c))
+            lint_add(list, LINT_NOTE, "%s: the shape varies by layer", name);
         for (size_t k = 0; k < i; k++)
             if (classes->items[k].place == c->place && strview_equal(classes->items[k].stem, c->stem)) {
                 lint_add(list, LINT_NOTE, "%s: the type varies by layer", name);

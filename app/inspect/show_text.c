@@ -138,7 +138,7 @@ static void put_classes(strbuf *out, const description *d) {
         tensor_class_name(&name, c);
         put_plain(out, (strview){name.data, name.n});
         strbuf_release(&name);
-        pad(out, start, 34);
+        pad(out, start, 38);
         put_shape(out, c->ne, c->n_dims);
         strbuf_puts(out, c->is_uneven ? " and others\n" : "\n");
     }
@@ -188,7 +188,7 @@ static void put_tensors(strbuf *out, const gguf *g) {
                       (unsigned long long)t->n_bytes);
         size_t start = out->n;
         put_plain(out, t->name);
-        pad(out, start, 36);
+        pad(out, start, 40);
         put_shape(out, t->ne, t->n_dims);
         strbuf_putc(out, '\n');
     }

@@ -15,10 +15,12 @@ static void put_number(strbuf *out, const gguf *g, const gguf_kv *kv, uint64_t i
     float real;
     ds4_error ignored;
     bool is_real = kv->item_type == GGUF_F32 || kv->item_type == GGUF_F64;
-    if (!is_real && gguf_item_i64(g, kv, i, &whole, &ignored) == DS4_OK)
+    if (kv->item_type == GGUF_BOOL)
+        strbuf_puts(out, kv->data[i] ? "true" : "false");
+    else if (!is_real && gguf_item_i64(g, kv, i, &whole, &ignored) == DS4_OK)
         strbuf_printf(out, "%lld", (long long)whole);
     else if (gguf_item_f32(g, kv, i, &real, &ignored) == DS4_OK)
-        strbuf_printf(out, "%.9g", (double)real);
+        strbuf_printf(out, "%.7g", (double)real);
     else
         strbuf_putc(out, '?');
 }

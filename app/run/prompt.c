@@ -9,6 +9,7 @@ const char *const PROMPT_EFFORTS[] = {"low", "high", "max", NULL};
 ds4_status prompt_check(const prompt_source *s, ds4_error *err) {
     int n_sources = (s->text != NULL) + (s->file != NULL) + (s->tokens != NULL);
     if (n_sources > 1) return ds4_fail(err, DS4_EINVAL, "-p, -f and --tokens exclude each other");
+    if (s->text && !s->text[0]) return ds4_fail(err, DS4_EINVAL, "the prompt is empty");
     bool has_frame = !s->is_raw && !s->tokens;
     if (!has_frame && (s->system || s->is_thinking || s->has_effort))
         return ds4_fail(err, DS4_EINVAL,
