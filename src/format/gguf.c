@@ -22,28 +22,28 @@ enum {
 
 /* Open addressing over the names of an array of structs whose first member is the name. */
 typedef struct {
-    uint32_t   *slots; /* index + 1, 0: free */
-    size_t      n_slots; /* a power of two, at least twice the items */
+    uint32_t *slots; /* index + 1, 0: free */
+    size_t n_slots;  /* a power of two, at least twice the items */
     const char *items;
-    size_t      item_bytes;
+    size_t item_bytes;
 } name_table;
 
 typedef struct {
-    char          *path;
-    mapfile        map; /* empty if the caller owns the bytes */
+    char *path;
+    mapfile map; /* empty if the caller owns the bytes */
     const uint8_t *data;
-    size_t         n;
+    size_t n;
 } split_file;
 
 struct gguf {
-    char        *path; /* as given to open */
-    split_file  *splits;
-    uint32_t     n_splits;
-    gguf_kv     *kv; /* of the first split */
-    size_t       n_kv, kv_cap;
+    char *path; /* as given to open */
+    split_file *splits;
+    uint32_t n_splits;
+    gguf_kv *kv; /* of the first split */
+    size_t n_kv, kv_cap;
     gguf_tensor *tensors; /* of all splits, in file order */
-    size_t       n_tensors, tensor_cap;
-    name_table   kv_names, tensor_names;
+    size_t n_tensors, tensor_cap;
+    name_table kv_names, tensor_names;
 };
 
 /* Makes room for one more item in the array that the pointer at `items` points to. Arrays grow with
@@ -88,8 +88,8 @@ static ds4_status table_build(name_table *t, const void *items, size_t n, size_t
                               const char *what, const char *path, ds4_error *err) {
     *t = (name_table){.items = items, .item_bytes = item_bytes, .n_slots = 16};
     if (n > UINT32_MAX / 4)
-        return ds4_fail(err, DS4_EUNSUPPORTED, "%s: found %zu %ss, expected at most %u", path, n, what,
-                        UINT32_MAX / 4);
+        return ds4_fail(err, DS4_EUNSUPPORTED, "%s: found %zu %ss, expected at most %u", path, n,
+                        what, UINT32_MAX / 4);
     while (t->n_slots < 2 * n) t->n_slots *= 2;
     t->slots = calloc(t->n_slots, sizeof *t->slots);
     if (!t->slots) return ds4_fail_nomem(err, path, t->n_slots * sizeof *t->slots);
@@ -106,15 +106,15 @@ static ds4_status table_build(name_table *t, const void *items, size_t n, size_t
 /* ---- one file ---- */
 
 typedef struct {
-    gguf         *g;
-    uint32_t      split;
-    const char   *path;
-    bytes_cursor  in;
-    gguf_kv      *kv;
-    size_t        n_kv, kv_cap;
-    uint64_t     *offsets; /* of this file's tensors, from the data's start */
-    size_t        n_offsets, offset_cap;
-    ds4_error    *err;
+    gguf *g;
+    uint32_t split;
+    const char *path;
+    bytes_cursor in;
+    gguf_kv *kv;
+    size_t n_kv, kv_cap;
+    uint64_t *offsets; /* of this file's tensors, from the data's start */
+    size_t n_offsets, offset_cap;
+    ds4_error *err;
 } parser;
 
 static bool take_string(bytes_cursor *in, strview *s) {
@@ -123,8 +123,8 @@ static bool take_string(bytes_cursor *in, strview *s) {
     return !in->is_short;
 }
 
-/* Steps over n values of a type; their strings and inner arrays are checked on the way. Every turn of
- * the loops takes bytes from the file, so a huge count ends at the end of the file. */
+/* Steps over n values of a type; their strings and inner arrays are checked on the way. Every turn
+ * of the loops takes bytes from the file, so a huge count ends at the end of the file. */
 static ds4_status skip_values(parser *p, strview key, gguf_value_type type, uint64_t n, int depth) {
     size_t item_bytes = gguf_value_bytes(type);
     if (item_bytes) {
@@ -142,16 +142,18 @@ static ds4_status skip_values(parser *p, strview key, gguf_value_type type, uint
         uint64_t n_inner = bytes_u64(&p->in);
         if (p->in.is_short) break;
         if (inner > GGUF_F64)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': item type %u, expected 0 to %d", p->path,
-                            gguf_show(key).text, inner, GGUF_F64);
+            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': item type %u, expected 0 to %d",
+                            p->path, gguf_show(key).text, inner, GGUF_F64);
         if (depth == MAX_ARRAY_DEPTH)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': arrays nested deeper than %d", p->path,
-                            gguf_show(key).text, MAX_ARRAY_DEPTH);
+            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': arrays nested deeper than %d",
+                            p->path, gguf_show(key).text, MAX_ARRAY_DEPTH);
         DS4_TRY(skip_values(p, key, (gguf_value_type)inner, n_inner, depth + 1));
     }
     if (p->in.is_short)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': its value goes beyond the end of the file "
-                        "(%zu bytes)", p->path, gguf_show(key).text, p->in.n);
+        return ds4_fail(p->err, DS4_EFORMAT,
+                        "%s: key '%s': its value goes beyond the end of the file "
+                        "(%zu bytes)",
+                        p->path, gguf_show(key).text, p->in.n);
     return DS4_OK;
 }
 
@@ -164,11 +166,13 @@ static ds4_status parse_kv(parser *p, uint64_t i, uint64_t n) {
         kv.n_items = bytes_u64(&p->in);
     }
     if (p->in.is_short)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: the file (%zu bytes) ends inside key %llu of %llu",
-                        p->path, p->in.n, (unsigned long long)i + 1, (unsigned long long)n);
+        return ds4_fail(p->err, DS4_EFORMAT,
+                        "%s: the file (%zu bytes) ends inside key %llu of %llu", p->path, p->in.n,
+                        (unsigned long long)i + 1, (unsigned long long)n);
     if (type > GGUF_F64 || item_type > GGUF_F64)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': value type %u, expected 0 to %d", p->path,
-                        gguf_show(kv.key).text, type > GGUF_F64 ? type : item_type, GGUF_F64);
+        return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': value type %u, expected 0 to %d",
+                        p->path, gguf_show(kv.key).text, type > GGUF_F64 ? type : item_type,
+                        GGUF_F64);
     kv.type = (gguf_value_type)type;
     kv.item_type = (gguf_value_type)item_type;
 
@@ -196,12 +200,14 @@ static ds4_status measure_tensor(parser *p, gguf_tensor *t) {
         if (!checked_mul(&n_elems, n_elems, t->ne[i]))
             return bad_tensor(p, t, "a dimension of", t->ne[i], "a product below 2^64");
     }
-    uint32_t    block_elems, block_bytes;
+    uint32_t block_elems, block_bytes;
     const char *type_name;
     if (!quant_block_size(t->type, &block_elems, &block_bytes, &type_name)) return DS4_OK;
     if (t->ne[0] % block_elems != 0)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: tensor '%s': rows of %llu, expected a multiple of %u for "
-                        "type %s", p->path, gguf_show(t->name).text, (unsigned long long)t->ne[0], block_elems,
+        return ds4_fail(p->err, DS4_EFORMAT,
+                        "%s: tensor '%s': rows of %llu, expected a multiple of %u for "
+                        "type %s",
+                        p->path, gguf_show(t->name).text, (unsigned long long)t->ne[0], block_elems,
                         type_name);
     if (!checked_mul(&n_bytes, n_elems / block_elems, block_bytes))
         return bad_tensor(p, t, "elements", n_elems, "fewer than 2^64 bytes");
@@ -220,9 +226,10 @@ static ds4_status parse_tensor(parser *p, uint64_t i, uint64_t n) {
     t.type = bytes_u32(&p->in);
     uint64_t offset = bytes_u64(&p->in);
     if (p->in.is_short)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: the file (%zu bytes) ends inside the description of "
-                        "tensor %llu of %llu", p->path, p->in.n, (unsigned long long)i + 1,
-                        (unsigned long long)n);
+        return ds4_fail(p->err, DS4_EFORMAT,
+                        "%s: the file (%zu bytes) ends inside the description of "
+                        "tensor %llu of %llu",
+                        p->path, p->in.n, (unsigned long long)i + 1, (unsigned long long)n);
     DS4_TRY(measure_tensor(p, &t));
     if (!grow(&g->tensors, &g->tensor_cap, g->n_tensors, sizeof t) ||
         !grow(&p->offsets, &p->offset_cap, p->n_offsets, sizeof offset))
@@ -239,13 +246,13 @@ static ds4_status find_alignment(parser *p, uint64_t *alignment) {
         const gguf_kv *kv = &p->kv[i];
         if (!strview_equal(kv->key, key)) continue;
         if (kv->type != GGUF_U32)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': found %s, expected u32", p->path, key.data,
-                            gguf_value_type_name(kv->type));
+            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': found %s, expected u32", p->path,
+                            key.data, gguf_value_type_name(kv->type));
         bytes_cursor value = bytes_from(kv->data, (size_t)kv->n_bytes);
-        uint32_t     v = bytes_u32(&value);
+        uint32_t v = bytes_u32(&value);
         if (v == 0 || (v & (v - 1)) || v > MAX_ALIGNMENT)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': found %u, expected a power of two", p->path,
-                            key.data, v);
+            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': found %u, expected a power of two",
+                            p->path, key.data, v);
         *alignment = v;
     }
     return DS4_OK;
@@ -259,16 +266,19 @@ static ds4_status place_tensors(parser *p, gguf_tensor *tensors) {
     start = (p->in.at + alignment - 1) / alignment * alignment;
     for (size_t i = 0; i < p->n_offsets; i++) {
         gguf_tensor *t = &tensors[i];
-        uint64_t     at, end;
+        uint64_t at, end;
         if (p->offsets[i] % alignment != 0)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: tensor '%s': offset %llu, expected a multiple of %llu",
-                            p->path, gguf_show(t->name).text, (unsigned long long)p->offsets[i],
+            return ds4_fail(p->err, DS4_EFORMAT,
+                            "%s: tensor '%s': offset %llu, expected a multiple of %llu", p->path,
+                            gguf_show(t->name).text, (unsigned long long)p->offsets[i],
                             (unsigned long long)alignment);
-        if (!checked_add(&at, start, p->offsets[i]) || !checked_add(&end, at, t->n_bytes)) end = UINT64_MAX;
+        if (!checked_add(&at, start, p->offsets[i]) || !checked_add(&end, at, t->n_bytes))
+            end = UINT64_MAX;
         if (end > p->in.n)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: tensor '%s': its data ends at byte %llu, but the file "
-                            "has %zu: is it complete?", p->path, gguf_show(t->name).text,
-                            (unsigned long long)end, p->in.n);
+            return ds4_fail(p->err, DS4_EFORMAT,
+                            "%s: tensor '%s': its data ends at byte %llu, but the file "
+                            "has %zu: is it complete?",
+                            p->path, gguf_show(t->name).text, (unsigned long long)end, p->in.n);
         t->data = p->in.data + at;
     }
     return DS4_OK;
@@ -300,14 +310,15 @@ static ds4_status check_overlap(parser *p, const gguf_tensor *tensors) {
 static ds4_status parse_contents(parser *p) {
     uint32_t magic = bytes_u32(&p->in), version = bytes_u32(&p->in);
     if (p->in.n < 4 || magic != GGUF_MAGIC)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: not a GGUF file: it does not begin with \"GGUF\"", p->path);
+        return ds4_fail(p->err, DS4_EFORMAT, "%s: not a GGUF file: it does not begin with \"GGUF\"",
+                        p->path);
     if (p->in.n >= 8 && version != GGUF_VERSION)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: found GGUF version %u, expected %d", p->path, version,
-                        GGUF_VERSION);
+        return ds4_fail(p->err, DS4_EFORMAT, "%s: found GGUF version %u, expected %d", p->path,
+                        version, GGUF_VERSION);
     uint64_t n_tensors = bytes_u64(&p->in), n_kv = bytes_u64(&p->in);
     if (p->in.is_short)
-        return ds4_fail(p->err, DS4_EFORMAT, "%s: the file (%zu bytes) ends inside its header", p->path,
-                        p->in.n);
+        return ds4_fail(p->err, DS4_EFORMAT, "%s: the file (%zu bytes) ends inside its header",
+                        p->path, p->in.n);
     for (uint64_t i = 0; i < n_kv; i++) DS4_TRY(parse_kv(p, i, n_kv));
     size_t first = p->g->n_tensors;
     for (uint64_t i = 0; i < n_tensors; i++) DS4_TRY(parse_tensor(p, i, n_tensors));
@@ -316,10 +327,15 @@ static ds4_status parse_contents(parser *p) {
     return check_overlap(p, p->g->tensors + first);
 }
 
-/* Reads split `split`: its tensors behind those of the splits before; its keys if it is the first. */
+/* Reads split `split`: its tensors behind those of the splits before; its keys if it is the first.
+ */
 static ds4_status parse_split(gguf *g, uint32_t split, ds4_error *err) {
     const split_file *file = &g->splits[split];
-    parser p = {.g = g, .split = split, .path = file->path, .in = bytes_from(file->data, file->n), .err = err};
+    parser p = {.g = g,
+                .split = split,
+                .path = file->path,
+                .in = bytes_from(file->data, file->n),
+                .err = err};
     ds4_status status = parse_contents(&p);
     name_table names = {0};
     if (status == DS4_OK)
@@ -337,7 +353,8 @@ static ds4_status parse_split(gguf *g, uint32_t split, ds4_error *err) {
     bool found;
     if (status == DS4_OK) status = gguf_get_u32(&own, "split.no", &no, &found, err);
     if (status == DS4_OK && no != split)
-        status = ds4_fail(err, DS4_EFORMAT, "%s: 'split.no': found %u, expected %u", p.path, no, split);
+        status =
+            ds4_fail(err, DS4_EFORMAT, "%s: 'split.no': found %u, expected %u", p.path, no, split);
     free(names.slots);
     free(p.kv);
     return status;
@@ -349,19 +366,23 @@ static ds4_status parse_split(gguf *g, uint32_t split, ds4_error *err) {
 static ds4_status check_splits(const gguf *g, ds4_error *err) {
     uint32_t no = 0, count = g->n_splits;
     uint64_t n_tensors = g->n_tensors;
-    bool     found;
+    bool found;
     DS4_TRY(gguf_get_u32(g, "split.no", &no, &found, err));
     DS4_TRY(gguf_get_u32(g, "split.count", &count, &found, err));
     DS4_TRY(gguf_get_u64(g, "split.tensors.count", &n_tensors, &found, err));
-    if (count == 0) return DS4_OK; /* written by tools that once split the file and merged it again */
+    if (count == 0)
+        return DS4_OK; /* written by tools that once split the file and merged it again */
     if (count != g->n_splits)
-        return ds4_fail(err, DS4_EFORMAT, "%s: 'split.count': found %u, expected %u from the file's name "
-                        "(which ends in -0000K-of-0000N.gguf if there are N files)", g->splits[0].path,
-                        count, g->n_splits);
+        return ds4_fail(err, DS4_EFORMAT,
+                        "%s: 'split.count': found %u, expected %u from the file's name "
+                        "(which ends in -0000K-of-0000N.gguf if there are N files)",
+                        g->splits[0].path, count, g->n_splits);
     if (no != 0)
-        return ds4_fail(err, DS4_EFORMAT, "%s: 'split.no': found %u, expected 0", g->splits[0].path, no);
+        return ds4_fail(err, DS4_EFORMAT, "%s: 'split.no': found %u, expected 0", g->splits[0].path,
+                        no);
     if (n_tensors != g->n_tensors)
-        return ds4_fail(err, DS4_EFORMAT, "%s: 'split.tensors.count': found %llu, but the files have %zu",
+        return ds4_fail(err, DS4_EFORMAT,
+                        "%s: 'split.tensors.count': found %llu, but the files have %zu",
                         g->splits[0].path, (unsigned long long)n_tensors, g->n_tensors);
     return DS4_OK;
 }
@@ -369,8 +390,8 @@ static ds4_status check_splits(const gguf *g, ds4_error *err) {
 static ds4_status parse_all(gguf *g, ds4_error *err) {
     for (uint32_t i = 0; i < g->n_splits; i++) DS4_TRY(parse_split(g, i, err));
     DS4_TRY(check_splits(g, err));
-    return table_build(&g->tensor_names, g->tensors, g->n_tensors, sizeof *g->tensors, "tensor", g->path,
-                       err);
+    return table_build(&g->tensor_names, g->tensors, g->n_tensors, sizeof *g->tensors, "tensor",
+                       g->path, err);
 }
 
 /* An empty file object with room for its splits; `path` is copied. */
@@ -393,7 +414,7 @@ static bool split_name(const char *path, size_t *n_stem, uint32_t *n_splits) {
     size_t n = strlen(path);
     if (n < TAIL) return false;
     const char *tail = path + n - TAIL;
-    unsigned    value[2] = {0, 0};
+    unsigned value[2] = {0, 0};
     const char *digits[2] = {tail + 1, tail + 1 + DIGITS + 4};
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < DIGITS; i++) {
@@ -420,7 +441,7 @@ static ds4_status open_split(split_file *file, const char *path, ds4_error *err)
 /* stem-0000K-of-0000N.gguf for every K. */
 static ds4_status open_splits(gguf *g, size_t n_stem, ds4_error *err) {
     size_t n_cap = n_stem + 64;
-    char  *path = malloc(n_cap);
+    char *path = malloc(n_cap);
     if (!path) return ds4_fail_nomem(err, g->path, n_cap);
     ds4_status status = DS4_OK;
     for (uint32_t i = 0; i < g->n_splits && status == DS4_OK; i++) {
@@ -434,15 +455,18 @@ static ds4_status open_splits(gguf *g, size_t n_stem, ds4_error *err) {
 /* ---- the public functions, in the header's order ---- */
 
 ds4_status gguf_open(gguf **out, const char *path, ds4_error *err) {
-    size_t   n_stem = 0;
+    size_t n_stem = 0;
     uint32_t n_splits = 1;
-    bool     is_split = split_name(path, &n_stem, &n_splits);
-    gguf    *g = gguf_create(path, n_splits, err);
+    bool is_split = split_name(path, &n_stem, &n_splits);
+    gguf *g = gguf_create(path, n_splits, err);
     if (!g) return DS4_ENOMEM;
-    ds4_status status = is_split ? open_splits(g, n_stem, err) : open_split(&g->splits[0], path, err);
+    ds4_status status =
+        is_split ? open_splits(g, n_stem, err) : open_split(&g->splits[0], path, err);
     if (status == DS4_OK) status = parse_all(g, err);
-    if (status == DS4_OK) *out = g;
-    else gguf_close(g);
+    if (status == DS4_OK)
+        *out = g;
+    else
+        gguf_close(g);
     return status;
 }
 
@@ -453,9 +477,12 @@ ds4_status gguf_open_memory(gguf **out, const void *data, size_t n, ds4_error *e
     file->path = strdup(g->path);
     file->data = data;
     file->n = n;
-    ds4_status status = file->path ? parse_all(g, err) : ds4_fail_nomem(err, g->path, sizeof "(memory)");
-    if (status == DS4_OK) *out = g;
-    else gguf_close(g);
+    ds4_status status =
+        file->path ? parse_all(g, err) : ds4_fail_nomem(err, g->path, sizeof "(memory)");
+    if (status == DS4_OK)
+        *out = g;
+    else
+        gguf_close(g);
     return status;
 }
 

@@ -9,9 +9,9 @@
 
 /* A value of any numeric type: an integer in sign and magnitude, or a real number. */
 typedef struct {
-    bool     is_real, is_negative;
+    bool is_real, is_negative;
     uint64_t magnitude;
-    double   real;
+    double real;
 } number;
 
 const char *gguf_value_type_name(gguf_value_type type) {
@@ -26,20 +26,21 @@ size_t gguf_value_bytes(gguf_value_type type) {
 }
 
 gguf_shown gguf_show(strview name) {
-    gguf_shown   shown;
+    gguf_shown shown;
     const size_t n_max = sizeof shown.text - sizeof "...";
-    size_t       n = name.n > n_max ? utf8_complete_prefix(name.data, n_max) : name.n;
-    bool         is_utf8 = utf8_is_valid(name.data, n);
+    size_t n = name.n > n_max ? utf8_complete_prefix(name.data, n_max) : name.n;
+    bool is_utf8 = utf8_is_valid(name.data, n);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)name.data[i];
-        bool          is_shown = c >= 0x80 ? is_utf8 : c >= 0x20 && c != 0x7f;
+        bool is_shown = c >= 0x80 ? is_utf8 : c >= 0x20 && c != 0x7f;
         shown.text[i] = is_shown ? (char)c : '?';
     }
     strcpy(shown.text + n, n < name.n ? "..." : "");
     return shown;
 }
 
-static ds4_status wrong_type(const gguf *g, const gguf_kv *kv, const char *expected, ds4_error *err) {
+static ds4_status wrong_type(const gguf *g, const gguf_kv *kv, const char *expected,
+                             ds4_error *err) {
     return ds4_fail(err, DS4_EFORMAT, "%s: key '%s': found %s%s, expected %s", gguf_path(g),
                     gguf_show(kv->key).text, kv->type == GGUF_ARRAY ? "array of " : "",
                     gguf_value_type_name(kv->item_type), expected);
@@ -49,10 +50,10 @@ static ds4_status does_not_fit(const gguf *g, const gguf_kv *kv, number n, const
                                ds4_error *err) {
     gguf_shown key = gguf_show(kv->key);
     if (n.is_real)
-        return ds4_fail(err, DS4_EFORMAT, "%s: key '%s': found %g, expected %s", gguf_path(g), key.text,
-                        n.real, expected);
-    return ds4_fail(err, DS4_EFORMAT, "%s: key '%s': found %s%llu, expected %s", gguf_path(g), key.text,
-                    n.is_negative ? "-" : "", (unsigned long long)n.magnitude, expected);
+        return ds4_fail(err, DS4_EFORMAT, "%s: key '%s': found %g, expected %s", gguf_path(g),
+                        key.text, n.real, expected);
+    return ds4_fail(err, DS4_EFORMAT, "%s: key '%s': found %s%llu, expected %s", gguf_path(g),
+                    key.text, n.is_negative ? "-" : "", (unsigned long long)n.magnitude, expected);
 }
 
 static number from_signed(int64_t v) {
@@ -75,7 +76,7 @@ static number read_number(gguf_value_type type, const uint8_t *p) {
     case GGUF_F32: return (number){.is_real = true, .real = (double)bytes_f32(&in)};
     case GGUF_F64: {
         uint64_t bits = bytes_u64(&in);
-        number   n = {.is_real = true};
+        number n = {.is_real = true};
         memcpy(&n.real, &bits, sizeof n.real);
         return n;
     }
@@ -90,8 +91,9 @@ static number read_number(gguf_value_type type, const uint8_t *p) {
 static ds4_status take_number(const gguf *g, const gguf_kv *kv, uint64_t i, bool is_bool_ok,
                               bool is_real_ok, const char *expected, number *n, ds4_error *err) {
     gguf_value_type type = kv->item_type;
-    bool            is_real = type == GGUF_F32 || type == GGUF_F64;
-    if (gguf_value_bytes(type) == 0 || (type == GGUF_BOOL && !is_bool_ok) || (is_real && !is_real_ok))
+    bool is_real = type == GGUF_F32 || type == GGUF_F64;
+    if (gguf_value_bytes(type) == 0 || (type == GGUF_BOOL && !is_bool_ok) ||
+        (is_real && !is_real_ok))
         return wrong_type(g, kv, expected, err);
     if (i >= kv->n_items)
         return ds4_fail(err, DS4_EFORMAT, "%s: key '%s': found %llu items, expected at least %llu",
@@ -102,8 +104,8 @@ static ds4_status take_number(const gguf *g, const gguf_kv *kv, uint64_t i, bool
 }
 
 /* The key's value if it is there and stands alone; `found` as gguf.h tells. *kv NULL: absent. */
-static ds4_status find_scalar(const gguf *g, const char *key, const gguf_kv **kv, const char *expected,
-                              bool *found, ds4_error *err) {
+static ds4_status find_scalar(const gguf *g, const char *key, const gguf_kv **kv,
+                              const char *expected, bool *found, ds4_error *err) {
     *kv = gguf_find(g, key);
     if (!*kv) {
         if (!found) return ds4_fail(err, DS4_EFORMAT, "%s: key '%s' is missing", gguf_path(g), key);
@@ -116,7 +118,7 @@ static ds4_status find_scalar(const gguf *g, const char *key, const gguf_kv **kv
 static ds4_status get_unsigned(const gguf *g, const char *key, uint64_t max, const char *expected,
                                uint64_t *v, bool *found, ds4_error *err) {
     const gguf_kv *kv;
-    number         n;
+    number n;
     DS4_TRY(find_scalar(g, key, &kv, expected, found, err));
     if (!kv) return DS4_OK;
     DS4_TRY(take_number(g, kv, 0, false, false, expected, &n, err));
@@ -140,15 +142,17 @@ ds4_status gguf_get_u64(const gguf *g, const char *key, uint64_t *v, bool *found
 static ds4_status to_f32(const gguf *g, const gguf_kv *kv, number n, float *v, ds4_error *err) {
     if (n.is_real && isfinite(n.real) && fabs(n.real) > (double)FLT_MAX)
         return does_not_fit(g, kv, n, "a number within the range of f32", err);
-    if (n.is_real) *v = (float)n.real;
-    else *v = n.is_negative ? -(float)n.magnitude : (float)n.magnitude;
+    if (n.is_real)
+        *v = (float)n.real;
+    else
+        *v = n.is_negative ? -(float)n.magnitude : (float)n.magnitude;
     return DS4_OK;
 }
 
 ds4_status gguf_get_f32(const gguf *g, const char *key, float *v, bool *found, ds4_error *err) {
-    const char    *expected = "a number";
+    const char *expected = "a number";
     const gguf_kv *kv;
-    number         n;
+    number n;
     DS4_TRY(find_scalar(g, key, &kv, expected, found, err));
     if (!kv) return DS4_OK;
     DS4_TRY(take_number(g, kv, 0, false, true, expected, &n, err));
@@ -158,9 +162,9 @@ ds4_status gguf_get_f32(const gguf *g, const char *key, float *v, bool *found, d
 }
 
 ds4_status gguf_get_bool(const gguf *g, const char *key, bool *v, bool *found, ds4_error *err) {
-    const char    *expected = "a bool";
+    const char *expected = "a bool";
     const gguf_kv *kv;
-    number         n;
+    number n;
     DS4_TRY(find_scalar(g, key, &kv, expected, found, err));
     if (!kv) return DS4_OK;
     DS4_TRY(take_number(g, kv, 0, true, false, expected, &n, err));
@@ -169,9 +173,10 @@ ds4_status gguf_get_bool(const gguf *g, const char *key, bool *v, bool *found, d
     return DS4_OK;
 }
 
-ds4_status gguf_get_string(const gguf *g, const char *key, strview *v, bool *found, ds4_error *err) {
-    const char      *expected = "a string";
-    const gguf_kv   *kv;
+ds4_status gguf_get_string(const gguf *g, const char *key, strview *v, bool *found,
+                           ds4_error *err) {
+    const char *expected = "a string";
+    const gguf_kv *kv;
     gguf_string_iter it = {0};
     DS4_TRY(find_scalar(g, key, &kv, expected, found, err));
     if (!kv) return DS4_OK;
@@ -183,9 +188,10 @@ ds4_status gguf_get_string(const gguf *g, const char *key, strview *v, bool *fou
 
 ds4_status gguf_item_i64(const gguf *g, const gguf_kv *kv, uint64_t i, int64_t *v, ds4_error *err) {
     const char *expected = "an integer from -2^63 to 2^63 - 1";
-    number      n;
+    number n;
     DS4_TRY(take_number(g, kv, i, false, false, expected, &n, err));
-    if (n.magnitude > (uint64_t)INT64_MAX + n.is_negative) return does_not_fit(g, kv, n, expected, err);
+    if (n.magnitude > (uint64_t)INT64_MAX + n.is_negative)
+        return does_not_fit(g, kv, n, expected, err);
     /* -(m - 1) - 1: the smallest integer has no positive twin. */
     *v = n.is_negative ? -(int64_t)(n.magnitude - 1) - 1 : (int64_t)n.magnitude;
     return DS4_OK;

@@ -14,17 +14,17 @@ enum { DEFAULT_ALIGNMENT = 32, MAX_ALIGNMENT = 1 << 30 };
 
 typedef struct {
     const void *data;
-    uint64_t    n_bytes;
+    uint64_t n_bytes;
 } tensor_data;
 
 struct gguf_writer {
-    uint32_t   alignment;
-    strbuf     kv, infos; /* as they will stand in the file */
-    strbuf     tensors;   /* tensor_data, in file order */
-    uint64_t   n_kv, n_tensors;
-    uint64_t   n_data; /* offset of the next tensor from the data's start */
+    uint32_t alignment;
+    strbuf kv, infos; /* as they will stand in the file */
+    strbuf tensors;   /* tensor_data, in file order */
+    uint64_t n_kv, n_tensors;
+    uint64_t n_data;   /* offset of the next tensor from the data's start */
     ds4_status status; /* of the additions: the first failure, with its message */
-    ds4_error  error;
+    ds4_error error;
 };
 
 /* Where the bytes of a finished file go. */
@@ -52,8 +52,8 @@ static void put_key(gguf_writer *w, const char *key, gguf_value_type type) {
 
 ds4_status gguf_writer_create(gguf_writer **out, uint32_t alignment, ds4_error *err) {
     if (alignment < 8 || alignment > MAX_ALIGNMENT || (alignment & (alignment - 1)))
-        return ds4_fail(err, DS4_EINVAL, "gguf: alignment %u, expected a power of two from 8 to 2^30",
-                        alignment);
+        return ds4_fail(err, DS4_EINVAL,
+                        "gguf: alignment %u, expected a power of two from 8 to 2^30", alignment);
     gguf_writer *w = calloc(1, sizeof *w);
     if (!w) return ds4_fail_nomem(err, "gguf writer", sizeof *w);
     w->alignment = alignment;
@@ -125,7 +125,7 @@ void gguf_add_kv(gguf_writer *w, const gguf_kv *kv) {
 
 /* Bytes of a tensor; false if the type is unknown or the dimensions do not fit it. */
 static bool tensor_bytes(uint32_t type, uint32_t n_dims, const uint64_t *ne, uint64_t *n_bytes) {
-    uint32_t    block_elems, block_bytes;
+    uint32_t block_elems, block_bytes;
     const char *type_name;
     if (!quant_block_size(type, &block_elems, &block_bytes, &type_name)) return false;
     if (n_dims < 1 || n_dims > 4 || ne[0] % block_elems != 0) return false;
@@ -142,13 +142,14 @@ static uint64_t round_up(uint64_t n, uint64_t alignment) {
 void gguf_add_tensor(gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims,
                      const uint64_t *ne, const void *data) {
     tensor_data t = {.data = data};
-    uint64_t    end;
+    uint64_t end;
     if (w->status != DS4_OK) return;
     if (!tensor_bytes(type, n_dims, ne, &t.n_bytes) || !checked_add(&end, w->n_data, t.n_bytes) ||
         end > (uint64_t)INT64_MAX - w->alignment) {
-        w->status = ds4_fail(&w->error, DS4_EINVAL, "gguf: tensor '%s': type %u does not go with its %u "
-                             "dimensions, the first being %llu", name, type, n_dims,
-                             (unsigned long long)(n_dims ? ne[0] : 0));
+        w->status = ds4_fail(&w->error, DS4_EINVAL,
+                             "gguf: tensor '%s': type %u does not go with its %u "
+                             "dimensions, the first being %llu",
+                             name, type, n_dims, (unsigned long long)(n_dims ? ne[0] : 0));
         return;
     }
     put_string(&w->infos, name, strlen(name));
@@ -209,7 +210,7 @@ static ds4_status write_all(const gguf_writer *w, const sink *s, ds4_error *err)
 }
 
 typedef struct {
-    int         fd;
+    int fd;
     const char *path;
 } open_file;
 
@@ -230,7 +231,7 @@ static ds4_status write_to_file(void *to, const void *data, size_t n, ds4_error 
 static ds4_status write_file(const gguf_writer *w, const char *path, ds4_error *err) {
     open_file file = {open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), path};
     if (file.fd < 0) return ds4_fail(err, DS4_EIO, "%s: cannot create: %s", path, strerror(errno));
-    sink       s = {&file, write_to_file};
+    sink s = {&file, write_to_file};
     ds4_status status = write_all(w, &s, err);
     if (status == DS4_OK && fsync(file.fd) != 0)
         status = ds4_fail(err, DS4_EIO, "%s: cannot sync: %s", path, strerror(errno));
@@ -262,8 +263,8 @@ static ds4_status write_to_memory(void *to, const void *data, size_t n, ds4_erro
 
 ds4_status gguf_writer_finish_memory(gguf_writer *w, void **data, size_t *n, ds4_error *err) {
     DS4_TRY(check_additions(w, err));
-    strbuf     b = {0};
-    sink       s = {&b, write_to_memory};
+    strbuf b = {0};
+    sink s = {&b, write_to_memory};
     ds4_status status = write_all(w, &s, err);
     if (status == DS4_OK) *data = strbuf_take(&b, n);
     strbuf_release(&b);

@@ -39,29 +39,49 @@ static float random_float(uint64_t *state) {
 
 randmodel_shape randmodel_shape_default(void) {
     return (randmodel_shape){
-        .n_layer = 5, .ratio = {0, 4, 8, 4, 16},
+        .n_layer = 5,
+        .ratio = {0, 4, 8, 4, 16},
         .n_embd = 96,
-        .n_head = 4, .head_dim = 48, .n_rot = 16,
-        .n_q_rank = 64, .n_out_group = 2, .n_out_rank = 32,
+        .n_head = 4,
+        .head_dim = 48,
+        .n_rot = 16,
+        .n_q_rank = 64,
+        .n_out_group = 2,
+        .n_out_rank = 32,
         .window = 16,
-        .n_index_head = 3, .index_dim = 32, .index_top_k = 6,
+        .n_index_head = 3,
+        .index_dim = 32,
+        .index_top_k = 6,
         .n_stream = 4,
-        .n_expert = 8, .n_expert_used = 2, .n_ff = 64,
-        .n_hash_layer = 2, .n_vocab = 288, .n_ctx = 4096,
+        .n_expert = 8,
+        .n_expert_used = 2,
+        .n_ff = 64,
+        .n_hash_layer = 2,
+        .n_vocab = 288,
+        .n_ctx = 4096,
         .has_yarn = true,
-        .gating = 4, .clamp = 10, .clamp_shared = 10, .weight_scale = 1.5f,
-        .types = {
-            [RANDMODEL_EMBEDDING] = QUANT_F16, [RANDMODEL_ATTENTION] = QUANT_Q8_0,
-            [RANDMODEL_SHARED] = QUANT_Q8_0, [RANDMODEL_ROUTED] = QUANT_MXFP4,
-            [RANDMODEL_ROUTED_DOWN] = QUANT_MXFP4, [RANDMODEL_OUTPUT] = QUANT_Q8_0,
-            [RANDMODEL_HC] = QUANT_F16, [RANDMODEL_COMPRESSOR] = QUANT_F16,
-            [RANDMODEL_INDEXER] = QUANT_F16, [RANDMODEL_ROUTER] = QUANT_F16,
-        },
+        .gating = 4,
+        .clamp = 10,
+        .clamp_shared = 10,
+        .weight_scale = 1.5f,
+        .types =
+            {
+                [RANDMODEL_EMBEDDING] = QUANT_F16,
+                [RANDMODEL_ATTENTION] = QUANT_Q8_0,
+                [RANDMODEL_SHARED] = QUANT_Q8_0,
+                [RANDMODEL_ROUTED] = QUANT_MXFP4,
+                [RANDMODEL_ROUTED_DOWN] = QUANT_MXFP4,
+                [RANDMODEL_OUTPUT] = QUANT_Q8_0,
+                [RANDMODEL_HC] = QUANT_F16,
+                [RANDMODEL_COMPRESSOR] = QUANT_F16,
+                [RANDMODEL_INDEXER] = QUANT_F16,
+                [RANDMODEL_ROUTER] = QUANT_F16,
+            },
     };
 }
 
 static quant_type random_type(uint64_t *r) {
-    size_t            n;
+    size_t n;
     const quant_info *table = quant_table(&n);
     for (;;) {
         const quant_info *info = &table[random_below(r, (uint32_t)n)];
@@ -73,10 +93,11 @@ static quant_type random_type(uint64_t *r) {
 enum { MAX_EXPERT_ELEMS = 400 * 1000 };
 
 randmodel_shape randmodel_shape_random(uint64_t seed) {
-    uint64_t        state = seed, *r = &state;
+    uint64_t state = seed, *r = &state;
     randmodel_shape s = {0};
     s.n_layer = 2 + random_below(r, 5);
-    for (uint32_t il = 0; il < s.n_layer; il++) s.ratio[il] = RANDOM_OF(r, 0, 4, 4, 4, 8, 16, 3, 128);
+    for (uint32_t il = 0; il < s.n_layer; il++)
+        s.ratio[il] = RANDOM_OF(r, 0, 4, 4, 4, 8, 16, 3, 128);
     s.n_embd = RANDOM_OF(r, 64, 72, 96, 160, 256, 256, 512);
     s.n_head = RANDOM_OF(r, 2, 4, 6, 8);
     s.head_dim = RANDOM_OF(r, 32, 48, 64, 80, 128);
@@ -109,18 +130,24 @@ randmodel_shape randmodel_shape_random(uint64_t seed) {
 
 static ds4_status check_shape(const randmodel_shape *s, ds4_error *err) {
     const char *what = NULL;
-    if (s->n_layer < 1 || s->n_layer > RANDMODEL_MAX_LAYERS) what = "n_layer";
-    else if (s->n_vocab < RANDMODEL_MIN_VOCAB) what = "n_vocab";
-    else if (!s->n_embd || !s->n_head || !s->n_q_rank || !s->n_out_rank || !s->n_stream || !s->n_ff ||
-             !s->window || !s->n_ctx)
+    if (s->n_layer < 1 || s->n_layer > RANDMODEL_MAX_LAYERS)
+        what = "n_layer";
+    else if (s->n_vocab < RANDMODEL_MIN_VOCAB)
+        what = "n_vocab";
+    else if (!s->n_embd || !s->n_head || !s->n_q_rank || !s->n_out_rank || !s->n_stream ||
+             !s->n_ff || !s->window || !s->n_ctx)
         what = "a dimension of 0";
-    else if (s->n_out_group < 1 || s->n_head % s->n_out_group) what = "n_out_group";
-    else if (s->n_rot < 2 || s->n_rot % 2 || s->head_dim % 2 || s->n_rot > s->head_dim) what = "n_rot";
+    else if (s->n_out_group < 1 || s->n_head % s->n_out_group)
+        what = "n_out_group";
+    else if (s->n_rot < 2 || s->n_rot % 2 || s->head_dim % 2 || s->n_rot > s->head_dim)
+        what = "n_rot";
     else if (s->n_index_head < 1 || s->index_top_k < 1 || s->index_dim < s->n_rot ||
              (s->index_dim & (s->index_dim - 1)))
         what = "indexer";
-    else if (s->n_expert_used < 1 || s->n_expert_used > s->n_expert) what = "n_expert_used";
-    else if (s->n_hash_layer > s->n_layer) what = "n_hash_layer";
+    else if (s->n_expert_used < 1 || s->n_expert_used > s->n_expert)
+        what = "n_expert_used";
+    else if (s->n_hash_layer > s->n_layer)
+        what = "n_hash_layer";
     if (!what) return DS4_OK;
     return ds4_fail(err, DS4_EINVAL, "randmodel: shape contradicts itself: %s", what);
 }
@@ -130,15 +157,16 @@ static ds4_status check_shape(const randmodel_shape *s, ds4_error *err) {
 /* A model under way. Tensor data lives in the arena until the file is written. */
 typedef struct {
     const randmodel_shape *s;
-    uint64_t               seed;
-    gguf_writer           *w;
-    arena                  a;
-    char                   prefix[24]; /* "", "blk.3." or "mtp.0." */
-    bool                   is_out_of_memory;
+    uint64_t seed;
+    gguf_writer *w;
+    arena a;
+    char prefix[24]; /* "", "blk.3." or "mtp.0." */
+    bool is_out_of_memory;
 } builder;
 
 /* Memory of a tensor, and the start of its own random sequence; NULL when memory runs out. */
-static void *new_tensor(builder *b, const char *name, size_t n_bytes, char full[96], uint64_t *state) {
+static void *new_tensor(builder *b, const char *name, size_t n_bytes, char full[96],
+                        uint64_t *state) {
     snprintf(full, 96, "%s%s", b->prefix, name);
     *state = hash64(full, strlen(full), b->seed);
     void *data = arena_alloc(&b->a, n_bytes);
@@ -153,15 +181,15 @@ static quant_type type_for(const randmodel_shape *s, randmodel_class class, uint
 }
 
 /* n_slices matrices {n_in, n_out}; a product with inputs near 1 is near `gain`. */
-static void add_matrix(builder *b, const char *name, randmodel_class class, uint32_t n_in, uint32_t n_out,
-                       uint32_t n_slices, float gain) {
-    char              full[96];
-    uint64_t          state;
-    uint64_t          ne[3] = {n_in, n_out, n_slices};
+static void add_matrix(builder *b, const char *name, randmodel_class class, uint32_t n_in,
+                       uint32_t n_out, uint32_t n_slices, float gain) {
+    char full[96];
+    uint64_t state;
+    uint64_t ne[3] = {n_in, n_out, n_slices};
     const quant_info *info = quant_find(type_for(b->s, class, n_in));
-    size_t            n_elems = (size_t)n_in * n_out * n_slices;
-    size_t            n_bytes = quant_row_bytes(info, n_elems);
-    uint8_t          *data = new_tensor(b, name, n_bytes, full, &state);
+    size_t n_elems = (size_t)n_in * n_out * n_slices;
+    size_t n_bytes = quant_row_bytes(info, n_elems);
+    uint8_t *data = new_tensor(b, name, n_bytes, full, &state);
     if (!data) return;
     for (size_t i = 0; i < n_bytes; i += sizeof state) {
         uint64_t bits = next_random(&state);
@@ -174,11 +202,12 @@ static void add_matrix(builder *b, const char *name, randmodel_class class, uint
 /* F32 values within `spread` of `center`, {n} or {n, n_rows}. */
 static void add_floats(builder *b, const char *name, uint32_t n, uint32_t n_rows, float center,
                        float spread) {
-    char     full[96];
+    char full[96];
     uint64_t state, ne[2] = {n, n_rows};
-    float   *data = new_tensor(b, name, (size_t)n * n_rows * sizeof *data, full, &state);
+    float *data = new_tensor(b, name, (size_t)n * n_rows * sizeof *data, full, &state);
     if (!data) return;
-    for (size_t i = 0; i < (size_t)n * n_rows; i++) data[i] = center + spread * random_float(&state);
+    for (size_t i = 0; i < (size_t)n * n_rows; i++)
+        data[i] = center + spread * random_float(&state);
     gguf_add_tensor(b->w, full, QUANT_F32, n_rows > 1 ? 2 : 1, ne, data);
 }
 
@@ -189,30 +218,32 @@ static void add_norm(builder *b, const char *name, uint32_t n) {
 /* For each token k different experts: the first k of a shuffled list. */
 static void add_token_table(builder *b, const char *name) {
     const randmodel_shape *s = b->s;
-    char      full[96];
-    uint64_t  state, ne[2] = {s->n_expert_used, s->n_vocab};
-    size_t    n = (size_t)s->n_expert_used * s->n_vocab;
-    int64_t  *wide = new_tensor(b, name, n * sizeof *wide, full, &state);
-    int32_t  *narrow = arena_array(&b->a, n, sizeof *narrow);
-    int32_t  *order = arena_array(&b->a, s->n_expert, sizeof *order);
+    char full[96];
+    uint64_t state, ne[2] = {s->n_expert_used, s->n_vocab};
+    size_t n = (size_t)s->n_expert_used * s->n_vocab;
+    int64_t *wide = new_tensor(b, name, n * sizeof *wide, full, &state);
+    int32_t *narrow = arena_array(&b->a, n, sizeof *narrow);
+    int32_t *order = arena_array(&b->a, s->n_expert, sizeof *order);
     b->is_out_of_memory |= !wide || !narrow || !order;
     if (b->is_out_of_memory) return;
     for (uint32_t e = 0; e < s->n_expert; e++) order[e] = (int32_t)e;
     for (size_t i = 0; i < n; i++) {
         uint32_t at = (uint32_t)(i % s->n_expert_used);
         uint32_t other = at + random_below(&state, s->n_expert - at);
-        int32_t  chosen = order[other];
+        int32_t chosen = order[other];
         order[other] = order[at];
         wide[i] = narrow[i] = order[at] = chosen;
     }
-    if (s->has_wide_table) gguf_add_tensor(b->w, full, QUANT_I64, 2, ne, wide);
-    else gguf_add_tensor(b->w, full, QUANT_I32, 2, ne, narrow);
+    if (s->has_wide_table)
+        gguf_add_tensor(b->w, full, QUANT_I64, 2, ne, wide);
+    else
+        gguf_add_tensor(b->w, full, QUANT_I32, 2, ne, narrow);
 }
 
 static void add_hc(builder *b, const char *stem, bool is_head) {
     const randmodel_shape *s = b->s;
     uint32_t n_out = is_head ? s->n_stream : (2 + s->n_stream) * s->n_stream;
-    char     name[48];
+    char name[48];
     snprintf(name, sizeof name, "%s_fn.weight", stem);
     add_matrix(b, name, RANDMODEL_HC, s->n_stream * s->n_embd, n_out, 1, 1.0f);
     snprintf(name, sizeof name, "%s_base.weight", stem);
@@ -231,14 +262,14 @@ static void add_attention(builder *b) {
     add_matrix(b, "attn_kv.weight", RANDMODEL_ATTENTION, s->n_embd, s->head_dim, 1, 1.0f);
     add_norm(b, "attn_kv_a_norm.weight", s->head_dim);
     add_floats(b, "attn_sinks.weight", s->n_head, 1, 0.0f, 1.0f);
-    add_matrix(b, "attn_output_a.weight", RANDMODEL_ATTENTION, n_heads_out / s->n_out_group, n_latent, 1,
-               1.0f);
+    add_matrix(b, "attn_output_a.weight", RANDMODEL_ATTENTION, n_heads_out / s->n_out_group,
+               n_latent, 1, 1.0f);
     add_matrix(b, "attn_output_b.weight", RANDMODEL_ATTENTION, n_latent, s->n_embd, 1, 1.5f);
 }
 
 static void add_compressor(builder *b, const char *stem, uint32_t width, uint32_t ratio) {
     uint32_t n_out = ratio == 4 ? 2 * width : width; /* two lanes where windows overlap */
-    char     name[48];
+    char name[48];
     snprintf(name, sizeof name, "%s_kv.weight", stem);
     add_matrix(b, name, RANDMODEL_COMPRESSOR, b->s->n_embd, n_out, 1, 1.0f);
     snprintf(name, sizeof name, "%s_gate.weight", stem);
@@ -251,8 +282,8 @@ static void add_compressor(builder *b, const char *stem, uint32_t width, uint32_
 
 static void add_indexer(builder *b, uint32_t ratio) {
     const randmodel_shape *s = b->s;
-    add_matrix(b, "indexer.attn_q_b.weight", RANDMODEL_INDEXER, s->n_q_rank, s->n_index_head * s->index_dim,
-               1, 1.0f);
+    add_matrix(b, "indexer.attn_q_b.weight", RANDMODEL_INDEXER, s->n_q_rank,
+               s->n_index_head * s->index_dim, 1, 1.0f);
     add_matrix(b, "indexer.proj.weight", RANDMODEL_INDEXER, s->n_embd, s->n_index_head, 1, 1.0f);
     add_compressor(b, "indexer_compressor", s->index_dim, ratio);
 }
@@ -261,11 +292,14 @@ static void add_experts(builder *b, bool is_hash) {
     const randmodel_shape *s = b->s;
     add_norm(b, "ffn_norm.weight", s->n_embd);
     add_matrix(b, "ffn_gate_inp.weight", RANDMODEL_ROUTER, s->n_embd, s->n_expert, 1, 2.0f);
-    if (is_hash) add_token_table(b, "ffn_gate_tid2eid.weight");
-    else add_floats(b, "exp_probs_b.bias", s->n_expert, 1, 0.0f, 0.3f);
+    if (is_hash)
+        add_token_table(b, "ffn_gate_tid2eid.weight");
+    else
+        add_floats(b, "exp_probs_b.bias", s->n_expert, 1, 0.0f, 0.3f);
     add_matrix(b, "ffn_gate_exps.weight", RANDMODEL_ROUTED, s->n_embd, s->n_ff, s->n_expert, 1.5f);
     add_matrix(b, "ffn_up_exps.weight", RANDMODEL_ROUTED, s->n_embd, s->n_ff, s->n_expert, 1.5f);
-    add_matrix(b, "ffn_down_exps.weight", RANDMODEL_ROUTED_DOWN, s->n_ff, s->n_embd, s->n_expert, 1.0f);
+    add_matrix(b, "ffn_down_exps.weight", RANDMODEL_ROUTED_DOWN, s->n_ff, s->n_embd, s->n_expert,
+               1.0f);
     add_matrix(b, "ffn_gate_shexp.weight", RANDMODEL_SHARED, s->n_embd, s->n_ff, 1, 1.5f);
     add_matrix(b, "ffn_up_shexp.weight", RANDMODEL_SHARED, s->n_embd, s->n_ff, 1, 1.5f);
     add_matrix(b, "ffn_down_shexp.weight", RANDMODEL_SHARED, s->n_ff, s->n_embd, 1, 1.0f);
@@ -325,18 +359,20 @@ static uint32_t byte_character(uint32_t byte) {
 }
 
 static void add_vocabulary(builder *b) {
-    static const char *const first[] = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"};
+    static const char *const first[] = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>",
+                                        "<｜▁pad▁｜>"};
     static const char *const markers[] = {
-        "<｜User｜>",   "<｜Assistant｜>", "<think>",         "</think>",     "｜DSML｜", "<｜latest_reminder｜>",
-        "<｜action｜>", "<｜query｜>",     "<｜authority｜>", "<｜domain｜>", "<｜title｜>", "<｜read_url｜>",
-        "<｜EOT｜>",    "<｜fim▁hole｜>",  "<｜fim▁begin｜>", "<｜fim▁end｜>",
+        "<｜User｜>",      "<｜Assistant｜>",       "<think>",         "</think>",
+        "｜DSML｜",        "<｜latest_reminder｜>", "<｜action｜>",    "<｜query｜>",
+        "<｜authority｜>", "<｜domain｜>",          "<｜title｜>",     "<｜read_url｜>",
+        "<｜EOT｜>",       "<｜fim▁hole｜>",        "<｜fim▁begin｜>", "<｜fim▁end｜>",
     };
     enum { N_MARKERS = sizeof markers / sizeof *markers, TEXT_BYTES = 32 };
     enum { CONTROL = 3, NORMAL = 1, UNUSED = 5 };
     uint32_t n = b->s->n_vocab;
     strview *tokens = arena_array(&b->a, n, sizeof *tokens);
     int32_t *types = arena_array(&b->a, n, sizeof *types);
-    char    *text = arena_array(&b->a, n, TEXT_BYTES);
+    char *text = arena_array(&b->a, n, TEXT_BYTES);
     b->is_out_of_memory |= !tokens || !types || !text;
     if (b->is_out_of_memory) return;
     for (uint32_t id = 0; id < n; id++, text += TEXT_BYTES) {
@@ -377,7 +413,8 @@ static void add_attention_keys(gguf_writer *w, const randmodel_shape *s) {
     gguf_add_u32(w, PREFIX "attention.output_lora_rank", s->n_out_rank);
     gguf_add_u32(w, PREFIX "attention.output_group_count", s->n_out_group);
     gguf_add_u32(w, PREFIX "attention.sliding_window", s->window);
-    gguf_add_array(w, PREFIX "attention.compress_ratios", GGUF_I32, ratios, s->n_layer + s->has_mtp);
+    gguf_add_array(w, PREFIX "attention.compress_ratios", GGUF_I32, ratios,
+                   s->n_layer + s->has_mtp);
     gguf_add_f32(w, PREFIX "attention.compress_rope_freq_base", 160000.0f);
     gguf_add_u32(w, PREFIX "attention.indexer.head_count", s->n_index_head);
     gguf_add_u32(w, PREFIX "attention.indexer.key_length", s->index_dim);
@@ -393,7 +430,7 @@ static void add_attention_keys(gguf_writer *w, const randmodel_shape *s) {
 
 static void add_keys(builder *b) {
     const randmodel_shape *s = b->s;
-    gguf_writer           *w = b->w;
+    gguf_writer *w = b->w;
     float clamps[RANDMODEL_MAX_LAYERS], clamps_shared[RANDMODEL_MAX_LAYERS];
     for (uint32_t il = 0; il < s->n_layer; il++) {
         clamps[il] = s->clamp;
@@ -440,9 +477,9 @@ static void release(builder *b) {
     arena_release(&b->a);
 }
 
-ds4_status randmodel_write_memory(const randmodel_shape *shape, uint64_t seed, void **data, size_t *n,
-                                  ds4_error *err) {
-    builder    b = {.s = shape, .seed = seed};
+ds4_status randmodel_write_memory(const randmodel_shape *shape, uint64_t seed, void **data,
+                                  size_t *n, ds4_error *err) {
+    builder b = {.s = shape, .seed = seed};
     ds4_status status = build(&b, err);
     if (status == DS4_OK) status = gguf_writer_finish_memory(b.w, data, n, err);
     release(&b);
@@ -451,7 +488,7 @@ ds4_status randmodel_write_memory(const randmodel_shape *shape, uint64_t seed, v
 
 ds4_status randmodel_write_file(const randmodel_shape *shape, uint64_t seed, const char *path,
                                 ds4_error *err) {
-    builder    b = {.s = shape, .seed = seed};
+    builder b = {.s = shape, .seed = seed};
     ds4_status status = build(&b, err);
     if (status == DS4_OK) status = gguf_writer_finish(b.w, path, err);
     release(&b);
