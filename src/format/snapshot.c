@@ -52,7 +52,7 @@ static tag_name name_of(uint32_t tag) {
     return name;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 struct snapshot_writer {
     char         *path, *temporary; /* one allocation each */
@@ -83,8 +83,8 @@ static void write_at(snapshot_writer *w, const uint8_t *data, size_t n, uint64_t
         if (n_done < 0 && errno == EINTR) continue;
         if (n_done <= 0) {
             int reason = n_done < 0 ? errno : ENOSPC;
-            ds4_fail(&w->error, DS4_EIO, "%s: cannot write %zu bytes at %" PRIu64 ": %s", w->temporary, n,
-                     at, strerror(reason));
+            ds4_fail(&w->error, DS4_EIO, "%s: cannot write %zu bytes at %" PRIu64 ": %s",
+                     w->temporary, n, at, strerror(reason));
             return;
         }
         data += n_done;
@@ -111,8 +111,8 @@ static void append(snapshot_writer *w, const void *data, size_t n) {
     }
 }
 
-/* Creates a file that was not there, so that no other writer of this path, in whatever thread, works on the
- * same one. */
+/* Creates a file that was not there, so that no other writer of this path, in whatever thread,
+ * works on the same one. */
 static ds4_status create_temporary(snapshot_writer *w, size_t cap, ds4_error *err) {
     for (int i = 0; i < MAX_TEMPORARY; i++) {
         int n = snprintf(w->temporary, cap, "%s.tmp.%ld", w->path, (long)getpid());
@@ -200,8 +200,8 @@ void snapshot_end(snapshot_writer *w) {
         write_at(w, header, sizeof header, w->header_at);
 }
 
-/* Makes a rename in the directory of `path` last. The new file is whole and visible by then, and some file
- * systems cannot sync a directory, so that a refusal is no failure. */
+/* Makes a rename in the directory of `path` last. The new file is whole and visible by then, and
+ * some file systems cannot sync a directory, so that a refusal is no failure. */
 static void sync_directory(const char *path) {
     const char *slash = strrchr(path, '/');
     size_t      n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
@@ -252,7 +252,7 @@ void snapshot_writer_destroy(snapshot_writer *w) {
     free(w);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 struct snapshot {
     mapfile      map; /* empty for open_memory */
@@ -274,27 +274,31 @@ static const uint8_t *take_header(bytes_cursor *c, bool *is_sound) {
     return header;
 }
 
-static ds4_status check_file_header(bytes_cursor *c, const char *path, uint64_t expected_fingerprint,
-                                    ds4_error *err) {
+static ds4_status check_file_header(bytes_cursor *c, const char *path,
+                                    uint64_t expected_fingerprint, ds4_error *err) {
     if (c->n < sizeof MAGIC || memcmp(c->data, MAGIC, sizeof MAGIC) != 0)
-        return ds4_fail(err, DS4_EFORMAT, "%s: not a saved session: it does not begin with DS4SNAP", path);
+        return ds4_fail(err, DS4_EFORMAT, "%s: not a saved session: it does not begin with DS4SNAP",
+                        path);
     bool           is_sound = false;
     const uint8_t *header = take_header(c, &is_sound);
     if (!header)
-        return ds4_fail(err, DS4_EFORMAT, "%s: cut off: found %zu bytes, expected at least %d", path, c->n,
-                        2 * HEADER_BYTES);
+        return ds4_fail(err, DS4_EFORMAT, "%s: cut off: found %zu bytes, expected at least %d",
+                        path, c->n, 2 * HEADER_BYTES);
     bytes_cursor fields = bytes_from(header + sizeof MAGIC, HASHED_BYTES - sizeof MAGIC);
     uint32_t     version = bytes_u32(&fields), reserved = bytes_u32(&fields);
     uint64_t     fingerprint = bytes_u64(&fields);
-    if (!is_sound) return ds4_fail(err, DS4_EFORMAT, "%s: file header: checksum does not match", path);
+    if (!is_sound)
+        return ds4_fail(err, DS4_EFORMAT, "%s: file header: checksum does not match", path);
     if (version != SNAPSHOT_VERSION || reserved != 0)
-        return ds4_fail(err, DS4_EFORMAT, "%s: found version %" PRIu32 " (%" PRIu32 "), expected %d (0)",
-                        path, version, reserved, SNAPSHOT_VERSION);
-    if (fingerprint != expected_fingerprint)
         return ds4_fail(err, DS4_EFORMAT,
-                        "%s: saved with another model or other numerics: found fingerprint %016" PRIx64
-                        ", expected %016" PRIx64,
-                        path, fingerprint, expected_fingerprint);
+                        "%s: found version %" PRIu32 " (%" PRIu32 "), expected %d (0)", path,
+                        version, reserved, SNAPSHOT_VERSION);
+    if (fingerprint != expected_fingerprint)
+        return ds4_fail(
+            err, DS4_EFORMAT,
+            "%s: saved with another model or other numerics: found fingerprint %016" PRIx64
+            ", expected %016" PRIx64,
+            path, fingerprint, expected_fingerprint);
     return DS4_OK;
 }
 
@@ -304,11 +308,13 @@ static ds4_status take_section(section *out, bytes_cursor *c, const char *path, 
     bool           is_sound = false;
     const uint8_t *header = take_header(c, &is_sound);
     if (!header)
-        return ds4_fail(err, DS4_EFORMAT,
-                        "%s: cut off: found %zu bytes, expected a section or the end section at %zu", path,
-                        c->n, at);
+        return ds4_fail(
+            err, DS4_EFORMAT,
+            "%s: cut off: found %zu bytes, expected a section or the end section at %zu", path,
+            c->n, at);
     if (!is_sound)
-        return ds4_fail(err, DS4_EFORMAT, "%s: section header at %zu: checksum does not match", path, at);
+        return ds4_fail(err, DS4_EFORMAT, "%s: section header at %zu: checksum does not match",
+                        path, at);
     bytes_cursor fields = bytes_from(header, HASHED_BYTES);
     section      s = {.tag = bytes_u32(&fields)};
     uint32_t     reserved = bytes_u32(&fields);
@@ -324,8 +330,8 @@ static ds4_status take_section(section *out, bytes_cursor *c, const char *path, 
     const uint8_t *padding = s.payload ? bytes_take(c, padding_of(s.n_bytes)) : NULL;
     if (!padding)
         return ds4_fail(err, DS4_EFORMAT,
-                        "%s: section '%s' at %zu: cut off: found %zu bytes, expected %" PRIu64, path,
-                        name.text, at, n_left, s.n_bytes);
+                        "%s: section '%s' at %zu: cut off: found %zu bytes, expected %" PRIu64,
+                        path, name.text, at, n_left, s.n_bytes);
     if (hash64(s.payload, (size_t)s.n_bytes, 0) != payload_hash ||
         memcmp(padding, ZEROS, padding_of(s.n_bytes)) != 0)
         return ds4_fail(err, DS4_EFORMAT, "%s: section '%s' at %zu: checksum does not match", path,
@@ -342,16 +348,17 @@ static ds4_status check_file(bytes_cursor *c, const char *path, uint64_t expecte
         DS4_TRY(take_section(&s, c, path, err));
     } while (s.tag != 0);
     if (s.n_bytes != 0)
-        return ds4_fail(err, DS4_EFORMAT, "%s: end section: found %" PRIu64 " bytes, expected none", path,
-                        s.n_bytes);
+        return ds4_fail(err, DS4_EFORMAT, "%s: end section: found %" PRIu64 " bytes, expected none",
+                        path, s.n_bytes);
     if (c->at != c->n)
-        return ds4_fail(err, DS4_EFORMAT, "%s: found %zu bytes, expected the end of the file at %zu", path,
-                        c->n, c->at);
+        return ds4_fail(err, DS4_EFORMAT,
+                        "%s: found %zu bytes, expected the end of the file at %zu", path, c->n,
+                        c->at);
     return DS4_OK;
 }
 
-static ds4_status open_bytes(snapshot **out, mapfile map, const void *data, size_t n, const char *path,
-                             uint64_t expected_fingerprint, ds4_error *err) {
+static ds4_status open_bytes(snapshot **out, mapfile map, const void *data, size_t n,
+                             const char *path, uint64_t expected_fingerprint, ds4_error *err) {
     bytes_cursor c = bytes_from(data, n);
     DS4_TRY(check_file(&c, path, expected_fingerprint, err));
     snapshot *s = malloc(sizeof *s);

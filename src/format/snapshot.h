@@ -2,19 +2,19 @@
  *
  *   file     "DS4SNAP\n" | u32 version | u32 0 | u64 fingerprint | u64 XXH64 of the 24 bytes before
  *            section... | end section (tag 0, 0 bytes), the end of the file
- *   section  u32 tag | u32 0 | u64 n_bytes | u64 XXH64 of the payload | u64 XXH64 of the 24 bytes before
- *            payload, padded with zeros to 8 bytes
- *   All little-endian; the hashes have seed 0. `fingerprint` tells what the content belongs to; nothing
- *   else knows. A tag is up to four letters, the first one in the lowest byte.
+ *   section  u32 tag | u32 0 | u64 n_bytes | u64 XXH64 of the payload
+ *            | u64 XXH64 of the 24 bytes before | payload, padded with zeros to 8 bytes
+ *   All little-endian; the hashes have seed 0. `fingerprint` tells what the content belongs to;
+ *   nothing else knows. A tag is up to four letters, the first one in the lowest byte.
  *
- *   Owner    create/destroy and open/close. Views into an open file live until close and are aligned to
- *            8 bytes (open_memory: if the bytes given are).
+ *   Owner    create/destroy and open/close. Views into an open file live until close and are
+ *            aligned to 8 bytes (open_memory: if the bytes given are).
  *   Threads  One at a time.
  *   Errors   DS4_EIO with path and reason; DS4_EFORMAT naming path, section, found and expected;
  *            DS4_EINVAL for calls out of order. A writer works on a new file path.tmp.<pid>, or
- *            path.tmp.<pid>.<n> if that one exists, readable by its owner alone; finish syncs it and
- *            renames: `path` is the old file or the whole new one. A reader checks every length and
- *            checksum at open, so that a damaged file is known before anything is changed for it. */
+ *            path.tmp.<pid>.<n> if that one exists, readable by its owner alone; finish syncs it
+ *            and renames: `path` is the old file or the whole new one. A reader checks every length
+ *            and checksum at open, so that a damaged file is known before anything is changed. */
 #ifndef DS4_FORMAT_SNAPSHOT_H
 #define DS4_FORMAT_SNAPSHOT_H
 

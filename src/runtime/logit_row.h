@@ -1,8 +1,8 @@
 /* logit_row.h - what the sampler and the log-probabilities share in reading a row of logits.
  *
- *   A row is as long as the vocabulary (129280) and is read for every token, in blocks: most of them hold
- *   nothing of interest, which their maximum tells. The loops are such that a compiler can make vector code
- *   of them without changing the result.
+ *   A row is as long as the vocabulary (129280) and is read for every token, in blocks: most of
+ *   them hold nothing of interest, which their maximum tells. The loops are such that a compiler
+ *   can make vector code of them without changing the result.
  *
  *   Special values   NaN counts as -infinity, +infinity as the largest float. */
 #ifndef DS4_RUNTIME_LOGIT_ROW_H
@@ -44,8 +44,8 @@ static inline float logit_clamp(float x) {
     return x < 0.0f ? x : 0.0f;
 }
 
-/* e^x for x of -87..0, within 2 ulp. Only sums and products, so that it has the same bits on every machine,
- * unlike expf. */
+/* e^x for x of -87..0, within 2 ulp. Only sums and products, so that it has the same bits on every
+ * machine, unlike expf. */
 static inline float logit_exp(float x) {
     /* 1. x = k ln 2 + r with integer k and |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer,
      *    which then stands in the low bits. ln 2 in two parts: k times the first one is exact. */
@@ -71,10 +71,10 @@ static inline float logit_exp(float x) {
     return e * scale;
 }
 
-/* p[i] = e^((block[i] - best) / temperature) for a block of n <= LOGIT_BLOCK; best is its maximum or above.
- * About 1e-38 stands for anything less. */
-static inline void logit_exp_block(float *restrict p, const float *restrict block, size_t n, float best,
-                                   float temperature) {
+/* p[i] = e^((block[i] - best) / temperature) for n <= LOGIT_BLOCK logits; best is the largest or
+ * above it. About 1e-38 stands for anything less. */
+static inline void logit_exp_block(float *restrict p, const float *restrict block, size_t n,
+                                   float best, float temperature) {
     /* Two loops: in one, compilers split the cases of the clamp and give up on vectors. */
     for (size_t i = 0; i < n; i++) p[i] = logit_clamp((block[i] - best) / temperature);
     for (size_t i = 0; i < n; i++) p[i] = logit_exp(p[i]);

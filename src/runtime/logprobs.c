@@ -1,5 +1,5 @@
-/* Log-probabilities and the best token of a row. Most of a row is far from its best token: blocks that can
- * neither add to the sum nor enter the list are skipped after one look at their maximum. */
+/* Log-probabilities and the best token of a row. Most of a row is far from its best token: blocks
+ * that can neither add to the sum nor enter the list are skipped after a look at their maximum. */
 #include <assert.h>
 
 #include "runtime/logit_row.h"
@@ -23,7 +23,8 @@ static double sum_of_block(const float *block, size_t n, float best) {
 }
 
 /* Puts a token where it belongs in the list, if it does; ids come in rising order, so that of equal
- * tokens the one already there stays ahead. `logprob` holds the logit for now; -1 marks a free place. */
+ * tokens the one already there stays ahead. `logprob` holds the logit for now; id -1 marks a free
+ * place. */
 static void enter_top(ds4_logprob *top, uint32_t n_top, int32_t id, float v) {
     uint32_t at = n_top;
     while (at > 0 && (top[at - 1].id < 0 || v > top[at - 1].logprob)) at--;
@@ -32,7 +33,8 @@ static void enter_top(ds4_logprob *top, uint32_t n_top, int32_t id, float v) {
     top[at] = (ds4_logprob){id, v};
 }
 
-static void enter_block(ds4_logprob *top, uint32_t n_top, const float *block, size_t n, uint32_t first) {
+static void enter_block(ds4_logprob *top, uint32_t n_top, const float *block, size_t n,
+                        uint32_t first) {
     for (size_t i = 0; i < n; i++)
         enter_top(top, n_top, (int32_t)(first + i), logit_clean(block[i]));
 }
@@ -43,7 +45,8 @@ static float logprob_from(float v, float best, double log_sum) {
     return (float)((double)v - (double)best - log_sum);
 }
 
-float logprobs_of(const float *logits, uint32_t n_vocab, int32_t id, ds4_logprob *top, uint32_t n_top) {
+float logprobs_of(const float *logits, uint32_t n_vocab, int32_t id, ds4_logprob *top,
+                  uint32_t n_top) {
     assert(id >= 0 && (uint32_t)id < n_vocab);
     float best = logit_row_max(logits, n_vocab);
     for (uint32_t i = 0; i < n_top; i++) top[i] = (ds4_logprob){-1, -INFINITY};
@@ -58,7 +61,8 @@ float logprobs_of(const float *logits, uint32_t n_vocab, int32_t id, ds4_logprob
         if (may_enter) enter_block(top, n_top, block, n, first);
     }
     double log_sum = log(sum);
-    for (uint32_t i = 0; i < n_top; i++) top[i].logprob = logprob_from(top[i].logprob, best, log_sum);
+    for (uint32_t i = 0; i < n_top; i++)
+        top[i].logprob = logprob_from(top[i].logprob, best, log_sum);
     return logprob_from(logit_clean(logits[id]), best, log_sum);
 }
 

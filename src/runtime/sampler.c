@@ -9,7 +9,8 @@
 /* The weight of the best token. 2^40 lets 2^23 tokens be summed in 64 bits, and is finer than any
  * probability that matters. */
 #define WEIGHT_ONE ((uint64_t)1 << 40)
-/* e^-28 < 2^-40: tokens that far below the best, in units of the temperature, weigh nothing. */
+/* e^-28 < 2^-40: tokens that far below the best, in units of the temperature, weigh nothing. Also
+ * exact for `best - FAR_BELOW * temperature` in float: no logit lies between it and its rounding. */
 static const float FAR_BELOW = 28.0f;
 
 enum { MAX_VOCAB = 1 << 23 };
@@ -60,7 +61,7 @@ typedef struct {
     float        temperature;
 } draw_row;
 
-/* ---- random numbers ----------------------------------------------------------------------------- */
+/* ---- random numbers -------------------------------------------------------------------------- */
 
 /* The SplitMix64 sequence: any seed, small ones too, fills the state with well mixed bits. */
 static uint64_t next_seed(uint64_t *state) {
@@ -87,15 +88,15 @@ static uint64_t next_random(uint64_t s[4]) {
     return result;
 }
 
-/* ---- options and what was seen ------------------------------------------------------------------ */
+/* ---- options and what was seen --------------------------------------------------------------- */
 
 ds4_status sampler_create(sampler **out, uint32_t n_vocab, uint32_t n_history, ds4_error *err) {
     if (n_vocab == 0 || n_vocab > MAX_VOCAB)
-        return ds4_fail(err, DS4_EINVAL, "sampler: vocabulary of %u tokens, expected 1 to %d", n_vocab,
-                        MAX_VOCAB);
+        return ds4_fail(err, DS4_EINVAL, "sampler: vocabulary of %u tokens, expected 1 to %d",
+                        n_vocab, MAX_VOCAB);
     if (n_history == 0) return ds4_fail(err, DS4_EINVAL, "sampler: history of 0 tokens");
     uint32_t n_blocks = (n_vocab + LOGIT_BLOCK - 1) / LOGIT_BLOCK;
-    size_t   n_token_bytes = sizeof(token_use) + sizeof(int32_t) + sizeof(float) + sizeof(candidate);
+    size_t n_token_bytes = sizeof(token_use) + sizeof(int32_t) + sizeof(float) + sizeof(candidate);
     size_t   n_bytes = sizeof(sampler) + n_vocab * n_token_bytes + n_blocks * sizeof(row_block) +
                      n_history * sizeof(int32_t);
     sampler *s = calloc(1, sizeof *s);
@@ -133,8 +134,8 @@ void sampler_destroy(sampler *s) {
 /* NaN is in no range. */
 static ds4_status check_range(const char *name, float v, float min, float max, ds4_error *err) {
     if (v >= min && v <= max) return DS4_OK;
-    return ds4_fail(err, DS4_EINVAL, "%s: found %g, expected %g to %g", name, (double)v, (double)min,
-                    (double)max);
+    return ds4_fail(err, DS4_EINVAL, "%s: found %g, expected %g to %g", name, (double)v,
+                    (double)min, (double)max);
 }
 
 static ds4_status check_options(const ds4_sampling *o, uint32_t n_vocab, ds4_error *err) {
@@ -151,8 +152,8 @@ static ds4_status check_options(const ds4_sampling *o, uint32_t n_vocab, ds4_err
             return ds4_fail(err, DS4_EINVAL, "bias[%zu].id: found %d, expected 0 to %u", i,
                             o->bias[i].id, n_vocab - 1);
         if (!(o->bias[i].bias <= FLT_MAX))
-            return ds4_fail(err, DS4_EINVAL, "bias[%zu].bias: found %g, expected a finite number", i,
-                            (double)o->bias[i].bias);
+            return ds4_fail(err, DS4_EINVAL, "bias[%zu].bias: found %g, expected a finite number",
+                            i, (double)o->bias[i].bias);
     }
     return DS4_OK;
 }
@@ -199,7 +200,7 @@ void sampler_see_generated(sampler *s, int32_t id) {
     s->uses[id].n_generated++;
 }
 
-/* ---- bias and penalties ------------------------------------------------------------------------- */
+/* ---- bias and penalties ---------------------------------------------------------------------- */
 
 static void apply_penalties(float *row, const sampler *s) {
     const ds4_sampling *how = &s->how;
@@ -215,7 +216,8 @@ static void apply_penalties(float *row, const sampler *s) {
 /* The logits as the user wants them changed: the row given, if nothing is to be changed. */
 static const float *edited_row(sampler *s, const float *logits) {
     const ds4_sampling *how = &s->how;
-    bool has_penalty = how->repeat_penalty != 1 || how->presence_penalty != 0 || how->frequency_penalty != 0;
+    bool has_penalty =
+        how->repeat_penalty != 1 || how->presence_penalty != 0 || how->frequency_penalty != 0;
     if (!how->n_bias && !has_penalty) return logits;
     memcpy(s->edited, logits, s->n_vocab * sizeof *s->edited);
     for (size_t i = 0; i < how->n_bias; i++) s->edited[how->bias[i].id] += how->bias[i].bias;
@@ -223,7 +225,7 @@ static const float *edited_row(sampler *s, const float *logits) {
     return s->edited;
 }
 
-/* ---- blocks of the row -------------------------------------------------------------------------- */
+/* ---- blocks of the row ----------------------------------------------------------------------- */
 
 static uint32_t block_size(const sampler *s, uint32_t block) {
     uint32_t n_left = s->n_vocab - block * LOGIT_BLOCK;
@@ -240,8 +242,8 @@ static float find_maxima(sampler *s, const float *row) {
     return best;
 }
 
-/* weight = 2^20 high + low, the two 20-bit halves of WEIGHT_ONE * p: there are vector instructions for 32-bit
- * integers, and a block of them sums up in 32 bits. */
+/* weight = 2^20 high + low, the two 20-bit halves of WEIGHT_ONE * p: there are vector instructions
+ * for 32-bit integers, and a block of them sums up in 32 bits. */
 typedef struct {
     uint32_t high[LOGIT_BLOCK], low[LOGIT_BLOCK];
 } block_weights;
@@ -281,14 +283,14 @@ static uint64_t weigh_blocks(sampler *s, const draw_row *row) {
     return total;
 }
 
-/* ---- choosing candidates ------------------------------------------------------------------------ */
+/* ---- choosing candidates --------------------------------------------------------------------- */
 
 /* The order of rank: no two tokens are equal in it. */
 static bool is_better(float logit, int32_t id, const candidate *than) {
     return logit > than->logit || (logit == than->logit && id < than->id);
 }
 
-/* Collects, in the order of their ids, the tokens that are as good as `last` or better; returns how many. */
+/* Collects the tokens as good as `last` or better in the order of their ids; returns how many. */
 static size_t gather(sampler *s, const draw_row *row, const candidate *last) {
     size_t n = 0;
     for (uint32_t b = 0; b < s->n_blocks; b++) {
@@ -309,7 +311,8 @@ static size_t gather(sampler *s, const draw_row *row, const candidate *last) {
 
 /* The same, for all tokens of at least this logit. */
 static size_t gather_from(sampler *s, const draw_row *row, float logit) {
-    return gather(s, row, &(candidate){.logit = logit < -FLT_MAX ? -FLT_MAX : logit, .id = INT32_MAX});
+    return gather(s, row,
+                  &(candidate){.logit = logit < -FLT_MAX ? -FLT_MAX : logit, .id = INT32_MAX});
 }
 
 static uint64_t sum_of(const candidate *c, size_t n) {
@@ -324,8 +327,8 @@ static void swap(candidate *a, candidate *b) {
     *b = t;
 }
 
-/* Moves what is better than the pivot, a random one, to the front; returns where the pivot is then. A
- * random pivot keeps the time linear for every row, and the outcome does not depend on it. */
+/* Moves what is better than the pivot, a random one, to the front; returns where the pivot is then.
+ * A random pivot keeps the time linear for every row, and the outcome does not depend on it. */
 static size_t partition(candidate *c, size_t first, size_t end, uint64_t *random) {
     swap(&c[first + next_seed(random) % (end - first)], &c[end - 1]);
     size_t at = first;
@@ -335,8 +338,8 @@ static size_t partition(candidate *c, size_t first, size_t end, uint64_t *random
     return at;
 }
 
-/* Reorders so that the fewest best candidates which together reach `wanted` (> 0, in weight, or in number)
- * come first; returns how many those are. Quickselect: nothing gets sorted. */
+/* Reorders so that the fewest best candidates which together reach `wanted` (> 0, in weight, or in
+ * number) come first; returns how many those are. Quickselect: nothing gets sorted. */
 static size_t select_best(candidate *c, size_t n, uint64_t wanted, bool is_by_weight) {
     uint64_t random = n;
     size_t   first = 0, end = n; /* what is before `first` is in, what is from `end` on is out */
@@ -363,7 +366,8 @@ static candidate worst_of(const candidate *c, size_t n) {
     return worst;
 }
 
-/* A logit that the k best tokens reach: k blocks have a token of at least the k-th largest maximum. */
+/* A logit that the k best tokens reach: k blocks have a token at least as good as the k-th largest
+ * maximum. */
 static float bound_of_best(sampler *s, uint32_t k) {
     if (k > s->n_blocks) return -INFINITY;
     candidate *c = s->candidates;
@@ -377,13 +381,14 @@ static size_t select_share(candidate *c, size_t n, float top_p, uint64_t total) 
     return select_best(c, n, wanted ? wanted : 1, true);
 }
 
-/* The candidates that pass top-k and then top-p, in the order of their ids: selecting loses that order, but
- * finds the last one in rank, and then they are gathered once more. */
+/* The candidates that pass top-k and then top-p, in the order of their ids: selecting loses that
+ * order, but finds the last one in rank, and then they are gathered once more. */
 static size_t take_top_k(sampler *s, const draw_row *row, float weightless) {
     uint32_t k = s->how.top_k;
     size_t   n = gather_from(s, row, fmaxf(weightless, bound_of_best(s, k)));
     if (k < n) n = select_best(s->candidates, n, k, false);
-    if (s->how.top_p < 1) n = select_share(s->candidates, n, s->how.top_p, sum_of(s->candidates, n));
+    if (s->how.top_p < 1)
+        n = select_share(s->candidates, n, s->how.top_p, sum_of(s->candidates, n));
     candidate last = worst_of(s->candidates, n);
     return gather(s, row, &last);
 }
@@ -425,7 +430,7 @@ static size_t take_candidates(sampler *s, const draw_row *row) {
     return how->min_p > 0 ? drop_unlikely(s->candidates, n, how->min_p) : n;
 }
 
-/* ---- drawing ------------------------------------------------------------------------------------ */
+/* ---- drawing --------------------------------------------------------------------------------- */
 
 /* A random point of [0, total). */
 static uint64_t draw_point(sampler *s, uint64_t total) {

@@ -1,7 +1,7 @@
-/* Each sequence is followed by a Knuth-Morris-Pratt automaton of its own: `n_matched` is the length of its
- * longest prefix that the text ends with. The longest of them over all sequences is what may still become a
- * stop sequence, and is held back. A few short sequences are the rule, so one automaton for all of them
- * would gain nothing. */
+/* Each sequence is followed by a Knuth-Morris-Pratt automaton of its own: `n_matched` is the length
+ * of its longest prefix that the text ends with. The longest of them over all sequences is what may
+ * still become a stop sequence, and is held back. A few short sequences are the rule, so one
+ * automaton for all of them would gain nothing. */
 #include "runtime/stops.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 typedef struct {
     const char *bytes;
-    /* [n] fallback[i]: of the prefix of i + 1 bytes, the longest shorter prefix that it ends with */
+    /* [n] fallback[i]: of the prefix of i + 1 bytes, the longest shorter prefix it ends with */
     uint16_t *fallback;
     uint32_t  n;
     uint32_t  n_matched; /* < n between two bytes */
@@ -42,7 +42,8 @@ void stops_destroy(stops *s) {
 static ds4_status check_sequences(const char *const *sequences, size_t n, size_t *n_bytes,
                                   ds4_error *err) {
     if (n > STOPS_MAX)
-        return ds4_fail(err, DS4_EINVAL, "stops: found %zu sequences, expected at most %d", n, STOPS_MAX);
+        return ds4_fail(err, DS4_EINVAL, "stops: found %zu sequences, expected at most %d", n,
+                        STOPS_MAX);
     if (n && !sequences)
         return ds4_fail(err, DS4_EINVAL, "stops: no list, expected %zu sequences", n);
     *n_bytes = 0;
@@ -51,7 +52,8 @@ static ds4_status check_sequences(const char *const *sequences, size_t n, size_t
             return ds4_fail(err, DS4_EINVAL, "stops[%zu]: found no text", i);
         size_t length = strnlen(sequences[i], STOPS_MAX_BYTES + 1);
         if (length > STOPS_MAX_BYTES)
-            return ds4_fail(err, DS4_EINVAL, "stops[%zu]: longer than %d bytes", i, STOPS_MAX_BYTES);
+            return ds4_fail(err, DS4_EINVAL, "stops[%zu]: longer than %d bytes", i,
+                            STOPS_MAX_BYTES);
         if (!utf8_is_valid(sequences[i], length))
             return ds4_fail(err, DS4_EINVAL, "stops[%zu]: not valid UTF-8", i);
         *n_bytes += length;

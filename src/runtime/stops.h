@@ -1,20 +1,20 @@
 /* stops.h - stop sequences in text that arrives in pieces.
  *
  *   Text goes in as it is decoded and comes out as soon as it cannot be the beginning of a stop
- *   sequence any more. The first sequence to be complete ends the text; of several that end at the same
- *   byte the longest counts; neither it nor anything behind it comes out.
+ *   sequence any more. The first sequence to be complete ends the text; of several that end at the
+ *   same byte the longest counts; neither it nor anything behind it comes out.
  *
  *       sequences "</s>", "stop"      in   "a <"   "/b> st"    "op it"
  *                                     out  "a "    "</b> "     "", and true
  *
- *   How the text is cut into pieces makes no difference to what comes out. If whole characters go in,
- *   whole characters come out.
+ *   How the text is cut into pieces makes no difference to what comes out. If whole characters go
+ *   in, whole characters come out.
  *
  *   Owner    create/destroy; the sequences are copied.
  *   Threads  One at a time.
- *   Errors   start: DS4_ENOMEM; DS4_EINVAL for an empty or overlong sequence, one that is not UTF-8, or
- *            too many: the sequences before stay. Feeding allocates nothing but in `out`: less than the
- *            length of the longest sequence is held back. */
+ *   Errors   start: DS4_ENOMEM; DS4_EINVAL for an empty or overlong sequence, one that is not
+ *            UTF-8, or too many: the sequences before stay. Feeding allocates nothing but in `out`:
+ *            less than the length of the longest sequence is held back. */
 #ifndef DS4_RUNTIME_STOPS_H
 #define DS4_RUNTIME_STOPS_H
 

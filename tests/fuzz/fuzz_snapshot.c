@@ -1,5 +1,5 @@
-/* Any bytes as a session file: refused, or every byte of every section can be read. Checksums keep a fuzzer
- * out of the inside, so each input is tried again with its checksums put right. */
+/* Any bytes as a session file: refused, or every byte of every section can be read. Checksums keep
+ * a fuzzer out of the inside, so each input is tried again with its checksums put right. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -14,7 +14,7 @@
 
 enum { N_VOCAB = 129280, MAX_SEEN = 300, MAX_SEEN_ID = 60 };
 
-/* ---- random numbers of the tests, and those of the sampler once more ---------------------------- */
+/* ---- random numbers of the tests, and those of the sampler once more ------------------------- */
 
 static uint64_t splitmix(uint64_t *x) {
     *x += 0x9E3779B97F4A7C15u;
@@ -52,7 +52,7 @@ static void test_generators(void **state) {
     assert_true(xoshiro(s) == 1215971899390074240u);
 }
 
-/* ---- the sampler by its definition, in double and with a full sort ------------------------------ */
+/* ---- the sampler by its definition, in double and with a full sort --------------------------- */
 
 typedef struct {
     float   v;
@@ -102,9 +102,9 @@ static void naive_edits(ranked *list, size_t n, const ds4_sampling *how, const h
     }
 }
 
-/* What remains for the draw, in the order of ids. False if rounding may decide about the last one. */
-static bool naive_candidates(ranked *list, size_t *n_list, const float *row, const ds4_sampling *how,
-                             const history *h) {
+/* What remains for the draw, in the order of ids. False if rounding may decide on the last one. */
+static bool naive_candidates(ranked *list, size_t *n_list, const float *row,
+                             const ds4_sampling *how, const history *h) {
     size_t n = *n_list;
     for (size_t i = 0; i < n; i++) list[i] = (ranked){row[i], (int32_t)i, 0};
     naive_edits(list, n, how, h);
@@ -158,9 +158,9 @@ static const ranked *naive_best(const ranked *list, size_t n) {
     return best;
 }
 
-/* ---- all stages on random rows ------------------------------------------------------------------ */
+/* ---- all stages on random rows --------------------------------------------------------------- */
 
-/* Rows of many shapes: bells, plateaus of equal values, single peaks, values that are no numbers. */
+/* Rows of many shapes: bells, plateaus of equal values, single peaks, values that are no number. */
 static void make_row(float *row, size_t n, uint64_t *dice) {
     uint32_t shape = roll(dice, 7);
     for (size_t i = 0; i < n; i++) {
@@ -177,11 +177,13 @@ static void make_row(float *row, size_t n, uint64_t *dice) {
 }
 
 static ds4_sampling make_options(ds4_logit_bias *bias, size_t n_vocab, uint64_t *dice) {
-    static const float temperatures[] = {0, 0.05f, 0.6f, 1, 1, 2, 100}, tops[] = {0, 0.3f, 0.9f, 0.95f, 0.999f};
+    static const float temperatures[] = {0, 0.05f, 0.6f, 1, 1, 2, 100},
+                       tops[] = {0, 0.3f, 0.9f, 0.95f, 0.999f};
     static const float mins[] = {0.001f, 0.05f, 0.5f, 1}, repeats[] = {0.5f, 1.1f, 2};
     ds4_sampling o = {.temperature = temperatures[roll(dice, 7)], .top_p = 1, .repeat_penalty = 1,
                       .seed = roll(dice, 1000), .bias = bias};
-    if (roll(dice, 2)) o.top_k = roll(dice, 3) ? 1 + roll(dice, 50) : 1 + roll(dice, (uint32_t)n_vocab);
+    if (roll(dice, 2))
+        o.top_k = roll(dice, 3) ? 1 + roll(dice, 50) : 1 + roll(dice, (uint32_t)n_vocab);
     if (roll(dice, 2)) o.top_p = tops[roll(dice, 5)];
     if (roll(dice, 3) == 0) o.min_p = mins[roll(dice, 4)];
     if (roll(dice, 3) == 0) o.repeat_penalty = repeats[roll(dice, 3)];
@@ -190,13 +192,15 @@ static ds4_sampling make_options(ds4_logit_bias *bias, size_t n_vocab, uint64_t 
     if (roll(dice, 2)) o.penalty_last_n = 1 + roll(dice, 40);
     if (roll(dice, 2)) o.n_bias = roll(dice, 5);
     for (size_t i = 0; i < o.n_bias; i++)
-        bias[i] = (ds4_logit_bias){(int32_t)roll(dice, (uint32_t)n_vocab), (float)(uniform(dice) * 20 - 10)};
+        bias[i] = (ds4_logit_bias){(int32_t)roll(dice, (uint32_t)n_vocab),
+                                   (float)(uniform(dice) * 20 - 10)};
     if (o.n_bias && roll(dice, 4) == 0) bias[0].bias = -INFINITY;
     return o;
 }
 
 /* One row and one set of options, n_picks draws; counts those where rounding might decide. */
-static void check_row(size_t n_vocab, int n_picks, uint64_t seed, unsigned *n_checked, unsigned *n_unclear) {
+static void check_row(size_t n_vocab, int n_picks, uint64_t seed, unsigned *n_checked,
+                      unsigned *n_unclear) {
     uint64_t       dice = seed;
     ds4_logit_bias bias[5];
     ds4_error      err = {0};
@@ -207,9 +211,12 @@ static void check_row(size_t n_vocab, int n_picks, uint64_t seed, unsigned *n_ch
     sampler       *s = NULL;
     make_row(row, n_vocab, &dice);
     assert_int_equal(sampler_create(&s, (uint32_t)n_vocab, MAX_SEEN, NULL), DS4_OK);
-    if (sampler_start(s, &how, &err) != DS4_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.message);
+    if (sampler_start(s, &how, &err) != DS4_OK)
+        fail_msg("seed %llu: %s", (unsigned long long)seed, err.message);
     for (size_t n = roll(&dice, MAX_SEEN); h->n_seen < n;) {
-        seen_token t = {(int32_t)roll(&dice, (uint32_t)(n_vocab < MAX_SEEN_ID ? n_vocab : MAX_SEEN_ID)), roll(&dice, 2)};
+        seen_token t = {
+            (int32_t)roll(&dice, (uint32_t)(n_vocab < MAX_SEEN_ID ? n_vocab : MAX_SEEN_ID)),
+            roll(&dice, 2)};
         h->seen[h->n_seen++] = t;
         if (t.is_generated) sampler_see_generated(s, t.id);
         else sampler_see_prompt(s, t.id);
@@ -230,8 +237,8 @@ static void check_row(size_t n_vocab, int n_picks, uint64_t seed, unsigned *n_ch
         (*n_checked)++;
         if (expected < 0) (*n_unclear)++;
         else if (found != expected)
-            fail_msg("seed %llu, vocab %zu, pick %d: found %d, expected %d", (unsigned long long)seed, n_vocab,
-                     i, found, expected);
+            fail_msg("seed %llu, vocab %zu, pick %d: found %d, expected %d",
+                     (unsigned long long)seed, n_vocab, i, found, expected);
     }
     if (!is_clear) (*n_checked)++, (*n_unclear)++;
     sampler_destroy(s);
@@ -252,11 +259,12 @@ static void test_all_stages(void **state) {
 static void test_all_stages_large(void **state) {
     (void)state;
     unsigned n_checked = 0, n_unclear = 0;
-    for (uint64_t seed = 10000; seed < 10020; seed++) check_row(N_VOCAB, 5, seed, &n_checked, &n_unclear);
+    for (uint64_t seed = 10000; seed < 10020; seed++)
+        check_row(N_VOCAB, 5, seed, &n_checked, &n_unclear);
     assert_true(n_unclear * 3 < n_checked);
 }
 
-/* ---- each stage by itself ----------------------------------------------------------------------- */
+/* ---- each stage by itself -------------------------------------------------------------------- */
 
 static sampler *make(uint32_t n_vocab, const ds4_sampling *how) {
     sampler  *s = NULL;
@@ -267,7 +275,8 @@ static sampler *make(uint32_t n_vocab, const ds4_sampling *how) {
 }
 
 /* Draws n_draws times: every token of `kept` and no other one must come. */
-static void expect_set(const float *row, uint32_t n_vocab, const ds4_sampling *how, const char *kept) {
+static void expect_set(const float *row, uint32_t n_vocab, const ds4_sampling *how,
+                       const char *kept) {
     sampler *s = make(n_vocab, how);
     char     found[16] = {0};
     memset(found, '-', n_vocab);
@@ -305,15 +314,16 @@ static void test_filters(void **state) {
     }
 }
 
-/* Counts of draws against probabilities: chi-square with 7 degrees of freedom stays below 24.3 in 999 of
- * 1000 cases; the seeds are fixed, so it always or never does. */
+/* Counts of draws against probabilities: chi-square with 7 degrees of freedom stays below 24.3 in
+ * 999 of 1000 cases; the seeds are fixed, so it always or never does. */
 static void test_distribution(void **state) {
     (void)state;
     enum { N = 8, N_DRAWS = 200000 };
     const float row[N] = {0.1f, 2, -1, 1.5f, 0, -2, 1.9f, 0.7f};
     static const float temperatures[] = {0.5f, 1, 3};
     for (int t = 0; t < 3; t++) {
-        ds4_sampling how = {.temperature = temperatures[t], .top_p = 1, .repeat_penalty = 1, .seed = 7};
+        ds4_sampling how = {
+            .temperature = temperatures[t], .top_p = 1, .repeat_penalty = 1, .seed = 7};
         sampler     *s = make(N, &how);
         unsigned     counts[N] = {0};
         for (int i = 0; i < N_DRAWS; i++) counts[sampler_pick(s, row)]++;
@@ -396,7 +406,8 @@ static void test_bias(void **state) {
     (void)state;
     const float    row[] = {10, 0, 9, -5};
     ds4_logit_bias bias[] = {{0, -100}, {3, 50}, {3, 50}};
-    ds4_sampling   how = {.temperature = 1, .top_p = 1, .repeat_penalty = 1, .bias = bias, .n_bias = 1};
+    ds4_sampling how = {
+        .temperature = 1, .top_p = 1, .repeat_penalty = 1, .bias = bias, .n_bias = 1};
     expect_set(row, 4, &how, "-xx-");
     how.n_bias = 3; /* both of the entries for 3 count */
     expect_set(row, 4, &how, "---x");
@@ -450,7 +461,8 @@ static void test_repeat_penalty(void **state) {
 static void test_presence_and_frequency(void **state) {
     (void)state;
     const float  row[] = {4, 3, 0};
-    ds4_sampling how = {.top_p = 1, .repeat_penalty = 1, .presence_penalty = 0.75f, .penalty_last_n = 1};
+    ds4_sampling how = {
+        .top_p = 1, .repeat_penalty = 1, .presence_penalty = 0.75f, .penalty_last_n = 1};
     sampler     *s = make(3, &how);
     sampler_see_prompt(s, 0); /* prompts do not count */
     sampler_see_generated(s, 0);
@@ -542,8 +554,13 @@ static void test_repeatable(void **state) {
     uint64_t dice = 5;
     for (int i = 0; i < N; i++) row[i] = (float)roll(&dice, 4096) / 512;
     for (int run = 0; run < 3; run++) {
-        ds4_sampling how = {.temperature = 0.7f, .top_p = 0.9f, .top_k = 300, .min_p = 0.02f,
-                            .repeat_penalty = 1.1f, .penalty_last_n = 16, .seed = run == 2 ? 43 : 42};
+        ds4_sampling how = {.temperature = 0.7f,
+                            .top_p = 0.9f,
+                            .top_k = 300,
+                            .min_p = 0.02f,
+                            .repeat_penalty = 1.1f,
+                            .penalty_last_n = 16,
+                            .seed = run == 2 ? 43 : 42};
         sampler *s = make(N, &how);
         for (int i = 0; i < N; i++) {
             ids[run][i] = sampler_pick(s, row);
@@ -554,10 +571,11 @@ static void test_repeatable(void **state) {
     assert_memory_equal(ids[0], ids[1], sizeof ids[0]);
     assert_memory_not_equal(ids[0], ids[2], sizeof ids[0]);
     uint64_t hash = hash64(ids[0], sizeof ids[0], 0);
-    if (hash != 0x1a96d9da8c39ac49u) fail_msg("found tokens of hash %016llx", (unsigned long long)hash);
+    if (hash != 0x1a96d9da8c39ac49u)
+        fail_msg("found tokens of hash %016llx", (unsigned long long)hash);
 }
 
-/* ---- log-probabilities -------------------------------------------------------------------------- */
+/* ---- log-probabilities ----------------------------------------------------------------------- */
 
 static void check_logprobs(size_t n, uint64_t seed) {
     uint64_t    dice = seed;
@@ -584,11 +602,12 @@ static void check_logprobs(size_t n, uint64_t seed) {
         double expected = (double)logit - (double)list[0].v - log(sum);
         if (logit == -INFINITY) expected = -INFINITY; /* also when the whole row is */
         if (i < n_top) assert_int_equal(top[i].id, is_beyond ? -1 : list[i].id);
-        bool is_close = logit == -INFINITY ? logprob == -INFINITY
-                                           : fabs((double)logprob - expected) <= 1e-6 * fmax(1, -expected);
+        bool is_close = logit == -INFINITY
+                            ? logprob == -INFINITY
+                            : fabs((double)logprob - expected) <= 1e-6 * fmax(1, -expected);
         if (!is_close)
-            fail_msg("seed %llu, vocab %zu, rank %u: found %.9g, expected %.9g", (unsigned long long)seed, n, i,
-                     (double)logprob, expected);
+            fail_msg("seed %llu, vocab %zu, rank %u: found %.9g, expected %.9g",
+                     (unsigned long long)seed, n, i, (double)logprob, expected);
     }
     free(list);
     free(row);
@@ -626,7 +645,8 @@ static void test_exponential(void **state) {
     const float row[] = {2, 5, 2 - 1e-30f, -INFINITY, -FLT_MAX, NAN, -90, INFINITY};
     float       p[8];
     logit_exp_block(p, row, 8, 2, 1);
-    for (int i = 0; i < 8; i++) assert_true(i < 3 || i == 7 ? p[i] == 1 : p[i] >= 0 && p[i] < 2e-38f);
+    for (int i = 0; i < 8; i++)
+        assert_true(i < 3 || i == 7 ? p[i] == 1 : p[i] >= 0 && p[i] < 2e-38f);
 }
 
 int main(void) {

@@ -17,7 +17,13 @@
 
 #include "base/hash.h"
 
-enum { FINGERPRINT = 0x1234, TAG_A = 0x41, TAG_BIG = 0x474942, TAG_EMPTY = 0x4550, BIG_BYTES = 300001 };
+enum {
+    FINGERPRINT = 0x1234,
+    TAG_A = 0x41,
+    TAG_BIG = 0x474942,
+    TAG_EMPTY = 0x4550,
+    BIG_BYTES = 300001
+};
 
 /* A fresh directory for each test; everything in it is removed at the end. */
 typedef struct {
@@ -208,8 +214,8 @@ static void test_layout(void **state) {
     free(data);
 }
 
-/* The status of opening bytes, from memory and, the same, from a file. The memory is an exact copy, so that
- * a sanitizer sees the first byte read behind its end. */
+/* The status of opening bytes, from memory and, the same, from a file. The memory is an exact copy,
+ * so that a sanitizer sees the first byte read behind its end. */
 static ds4_status open_status(const place *p, const uint8_t *data, size_t n, ds4_error *err) {
     uint8_t *copy = malloc(n ? n : 1);
     memcpy(copy, data, n);
@@ -233,7 +239,8 @@ static void test_truncation(void **state) {
     uint8_t  *data = read_file(p->path, &n);
     ds4_error err = {0};
     for (size_t cut = 0; cut < n; cut++)
-        if (open_status(p, data, cut, &err) != DS4_EFORMAT) fail_msg("cut at %zu: not noticed", cut);
+        if (open_status(p, data, cut, &err) != DS4_EFORMAT)
+            fail_msg("cut at %zu: not noticed", cut);
     assert_int_equal(open_status(p, data, n, &err), DS4_OK);
     data[n] = 0; /* one byte more */
     assert_int_equal(open_status(p, data, n + 1, &err), DS4_EFORMAT);
@@ -338,7 +345,7 @@ static void test_no_file(void **state) {
     assert_null(s);
 }
 
-/* ---- what goes wrong while writing -------------------------------------------------------------- */
+/* ---- what goes wrong while writing ----------------------------------------------------------- */
 
 static void test_unwritable(void **state) {
     const place     *p = *state;
@@ -375,7 +382,7 @@ static void test_name_taken(void **state) {
     assert_int_equal(rmdir(p->path), 0);
 }
 
-/* The system refuses bytes beyond a limit, as on a full disk, at each place where that may happen. */
+/* The system refuses bytes beyond a limit, as on a full disk, wherever that may happen. */
 static void test_disk_full(void **state) {
     const place *p = *state;
     write_small(p->path, "the old one");
@@ -421,7 +428,8 @@ static void test_given_up(void **state) {
     expect_small(p->path, "the old one");
 }
 
-/* Two writers of one path do not disturb each other, and a leftover of a process of this id is no obstacle. */
+/* Two writers of one path do not disturb each other, and a leftover of a process of this id is no
+ * obstacle. */
 static void test_two_writers(void **state) {
     const place *p = *state;
     char         leftover[400];
@@ -473,10 +481,12 @@ static void test_private(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_round_trip),  TEST(test_buffer_edges), TEST(test_layout),     TEST(test_truncation),
-        TEST(test_damage),      TEST(test_forged),       TEST(test_forged_sizes), TEST(test_other_model),
-        TEST(test_no_file),     TEST(test_unwritable),   TEST(test_name_taken), TEST(test_disk_full),
-        TEST(test_given_up),    TEST(test_two_writers),  TEST(test_misuse),     TEST(test_private),
+        TEST(test_round_trip),   TEST(test_buffer_edges), TEST(test_layout),
+        TEST(test_truncation),   TEST(test_damage),       TEST(test_forged),
+        TEST(test_forged_sizes), TEST(test_other_model),  TEST(test_no_file),
+        TEST(test_unwritable),   TEST(test_name_taken),   TEST(test_disk_full),
+        TEST(test_given_up),     TEST(test_two_writers),  TEST(test_misuse),
+        TEST(test_private),
     };
     return cmocka_run_group_tests_name("snapshot", tests, NULL, NULL);
 }

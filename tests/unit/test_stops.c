@@ -89,12 +89,13 @@ static void test_choice(void **state) {
     stops_destroy(s);
 }
 
-/* ---- any split against a search in the whole text ----------------------------------------------- */
+/* ---- any split against a search in the whole text -------------------------------------------- */
 
 enum { MAX_TEXT = 400 };
 
 /* Where the text ends, by trying every end and every sequence; n without a match. */
-static size_t naive_end(const char *text, size_t n, const char *const *list, size_t n_list, bool *found) {
+static size_t naive_end(const char *text, size_t n, const char *const *list, size_t n_list,
+                        bool *found) {
     for (size_t end = 1; end <= n; end++) {
         size_t longest = 0;
         for (size_t i = 0; i < n_list; i++) {
@@ -120,8 +121,8 @@ static size_t naive_held(const char *text, size_t n, const char *const *list, si
 }
 
 /* Feeds the text in random pieces; after each one exactly what is certain must be out. */
-static void check_split(stops *s, const char *text, size_t n, const char *const *list, size_t n_list,
-                        dice *d, uint32_t max_piece) {
+static void check_split(stops *s, const char *text, size_t n, const char *const *list,
+                        size_t n_list, dice *d, uint32_t max_piece) {
     bool   is_found, was_complete = false;
     size_t end = naive_end(text, n, list, n_list, &is_found);
     strbuf out = {0};
@@ -208,7 +209,8 @@ static void test_long(void **state) {
     stops_destroy(s);
 }
 
-/* Whole characters in, whole characters out, also where the characters of text and sequences share bytes. */
+/* Whole characters in, whole characters out, also where the characters of text and sequences share
+ * bytes. */
 static void test_characters(void **state) {
     (void)state;
     static const char *const list[] = {"é€", "€😀"};
@@ -271,8 +273,9 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces), cmocka_unit_test(test_choice),     cmocka_unit_test(test_any_split),
-        cmocka_unit_test(test_long),   cmocka_unit_test(test_characters), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_pieces),     cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_any_split),  cmocka_unit_test(test_long),
+        cmocka_unit_test(test_characters), cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests_name("stops", tests, NULL, NULL);
 }
