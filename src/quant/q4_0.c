@@ -16,7 +16,8 @@ void q4_0_decode_row(float *out, const void *row, size_t n) {
     }
 }
 
-/* The codes reach from -8 to +7, so the value of largest magnitude is given the -8: d takes its sign. */
+/* The codes reach from -8 to +7: the value of largest magnitude is given the -8, and d the sign that
+ * goes with it. */
 void q4_0_encode_row(void *row, const float *x, size_t n) {
     uint8_t *b = row;
     for (size_t at = 0; at < n; at += ELEMS, b += BYTES) {

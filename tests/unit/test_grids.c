@@ -251,7 +251,7 @@ static void test_hadamard(void **state) {
     static const size_t sizes[] = {1, 2, 4, 32, 64, 128, 256};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         size_t n = sizes[s];
-        float x[257], y[257];
+        float x[257] = {0}, y[257] = {0};
         /* Entry (i, j) is the parity of the bits that i and j share. */
         for (size_t j = 0; j < n; j++) {
             memset(x, 0, sizeof x);
