@@ -152,8 +152,8 @@ static void on_progress(void *user, size_t n_done, size_t n_prompt) {
     if (t->n_generated == 0) term_bar_draw(&t->c->screen, n_done, n_prompt);
 }
 
-/* Steps until the answer is complete or stopped. *is_stopped is set by Ctrl-C. */
-static ds4_status run_steps(chat *c, bool *is_stopped, ds4_error *err) {
+/* Steps until the answer is complete or, by Ctrl-C, canceled. */
+static ds4_status run_steps(chat *c, ds4_error *err) {
     ds4_status status = DS4_OK;
     bool has_work = true;
     while (status == DS4_OK && has_work && ds4_session_finish(c->session) == DS4_FINISH_NONE) {
@@ -161,7 +161,6 @@ static ds4_status run_steps(chat *c, bool *is_stopped, ds4_error *err) {
         /* A key pressed just after the last answer cancels a step of this one: try again. */
         if (status == DS4_ECANCELED && !stop_key_pressed()) status = DS4_OK;
     }
-    *is_stopped = stop_key_pressed();
     if (ds4_session_finish(c->session) == DS4_FINISH_NONE) {
         size_t n_tokens;
         ds4_session_tokens(c->session, &n_tokens);
@@ -170,7 +169,7 @@ static ds4_status run_steps(chat *c, bool *is_stopped, ds4_error *err) {
     return status == DS4_ECANCELED ? DS4_OK : status;
 }
 
-static ds4_status generate(turn *t, bool *is_stopped, ds4_error *err) {
+static ds4_status generate(turn *t, ds4_error *err) {
     chat *c = t->c;
     ds4_generation generation = c->generation;
     generation.sampling.seed += c->n_answers;
@@ -179,10 +178,8 @@ static ds4_status generate(turn *t, bool *is_stopped, ds4_error *err) {
     generation.user = t;
     DS4_TRY(ds4_reply_create(&t->reply, c->talk.effort != EFFORT_NONE, on_reply, t, err));
 
-    stop_key_arm(c->engine);
     ds4_status status = ds4_session_start(c->session, &generation, err);
-    if (status == DS4_OK) status = run_steps(c, is_stopped, err);
-    stop_key_disarm();
+    if (status == DS4_OK) status = run_steps(c, err);
     term_bar_end(&c->screen);
 
     if (status == DS4_OK) status = t->status;
@@ -194,7 +191,8 @@ static ds4_status generate(turn *t, bool *is_stopped, ds4_error *err) {
 }
 
 /* Ends the line, and tells a person how the answer ended. */
-static void tell_ending(chat *c, const turn *t, bool is_stopped) {
+static void tell_ending(chat *c, const turn *t) {
+    bool is_stopped = c->last.finish == DS4_FINISH_CANCELED && stop_key_pressed();
     /* Behind a pipe even an empty answer is a line. */
     bool is_empty = t->n_generated > 0 && t->answer->content.n == 0 && t->answer->calls.n == 0;
     if (is_empty && !c->screen.is_interactive) term_text(&c->screen, STYLE_PLAIN, "\n", 1);
@@ -207,7 +205,7 @@ static void tell_ending(chat *c, const turn *t, bool is_stopped) {
         term_note(&c->screen, "(the answer has reached its limit of tokens, or the context is full)");
 }
 
-ds4_status chat_turn(chat *c, const char *text, size_t n, ds4_error *err) {
+static ds4_status take_turn(chat *c, const char *text, size_t n, ds4_error *err) {
     /* 1. the message */
     chat_message *question = conversation_add(&c->talk, true);
     if (!question) return ds4_fail_nomem(err, "message", n);
@@ -222,11 +220,10 @@ ds4_status chat_turn(chat *c, const char *text, size_t n, ds4_error *err) {
 
     /* 2. the answer */
     turn t = {.c = c, .answer = answer, .start_s = clock_s(), .err = err};
-    bool is_stopped = false;
     c->last = (turn_record){.n_reused = ds4_session_n_evaluated(c->session)};
     ds4_session_tokens(c->session, &c->last.n_prompt);
     term_bar_begin(&c->screen, c->last.n_prompt - c->last.n_reused);
-    status = generate(&t, &is_stopped, err);
+    status = generate(&t, err);
 
     /* 3. what is left of it */
     c->last.n_generated = t.n_generated;
@@ -234,12 +231,20 @@ ds4_status chat_turn(chat *c, const char *text, size_t n, ds4_error *err) {
     c->last.generate_s = t.last_s - t.first_s;
     c->last.finish = ds4_session_finish(c->session);
     c->n_answers++;
-    tell_ending(c, &t, is_stopped);
+    tell_ending(c, &t);
     if (t.n_generated == 0) {
         conversation_drop_last(&c->talk);
         conversation_drop_last(&c->talk);
         return status;
     }
     c->is_live = status == DS4_OK && c->talk.effort == EFFORT_NONE;
+    return status;
+}
+
+ds4_status chat_turn(chat *c, const char *text, size_t n, ds4_error *err) {
+    /* From here on, since tokenising a long message takes time too. */
+    stop_key_arm(c->engine);
+    ds4_status status = take_turn(c, text, n, err);
+    stop_key_disarm();
     return status;
 }

@@ -88,6 +88,12 @@ class Chat:
         plain = self.expect(r"(^|[\r\n])> $")
         return plain[: plain.rindex(">")].replace("\r", "")
 
+    def await_editor(self):
+        """The prompt is written before the keys become the editor's; until then ^C is a signal."""
+        deadline = time.monotonic() + 1  # a chat without an editor never takes them
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def send(self, text):
         os.write(self.fd, text.encode())
 
@@ -368,6 +374,7 @@ def test_progress_bar_goes_away():
 def test_ctrl_c_at_the_prompt_forgets_the_line():
     with Chat() as chat:
         chat.ready()
+        chat.await_editor()
         chat.send("Where does\x03")
         chat.expect(r"\^C\r?\n> $")
         contains(chat.say("What is 17 + 25?"), "42")
@@ -377,6 +384,7 @@ def test_ends():
     for keys in "\x04", "/quit\r":
         with Chat() as chat:
             chat.ready()
+            chat.await_editor()
             chat.send(keys)
             same(chat.wait(), 0, f"exit status after {keys!r}")
 
