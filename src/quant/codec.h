@@ -1,6 +1,6 @@
 /* codec.h - the codec functions of quant/<type>.c, and how they read packed fields.
  *
- *   Private to src/quant: everybody else goes through the table in quant.h. Fields inside blocks are
+ *   For src/quant and the CPU kernel tables: everybody else goes through the table in quant.h. Fields inside blocks are
  *   unaligned and little-endian, so they are read byte by byte. */
 #ifndef DS4_QUANT_CODEC_H
 #define DS4_QUANT_CODEC_H

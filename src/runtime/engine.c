@@ -1,7 +1,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/checked.h"
+#include "backend/cache_layout.h"
+#include "base/threads.h"
 #include "runtime/runtime.h"
 
 #define DS4_VERSION "0.1.0"

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cache_layout.h"
 #include "format/snapshot.h"
 #include "runtime/runtime.h"
 
