@@ -153,10 +153,12 @@ DS4_API ds4_status ds4_detokenize(const ds4_engine *engine, char **text, size_t 
                                   const int32_t *ids, size_t n, ds4_error *err);
 
 /* A conversation, as a JSON object in the OpenAI form, rendered exactly as the model was trained to
- * read it. Members: "messages" (role, content, reasoning_content, tool_calls, tool_call_id, tools,
- * response_format), "tools", "thinking_mode" ("thinking" or "chat"), "reasoning_effort",
- * "drop_thinking", "context". The prompt's ids have marker tokens only where the frame puts them:
- * marker texts inside messages stay text. Either output may be NULL; *text, *ids: ds4_free. */
+ * read it (docs/prompt.md). Members: "messages" (role, content, reasoning_content, tool_calls,
+ * tool_call_id, tools, response_format), "tools", "thinking_mode" ("thinking" or "chat", the default),
+ * "reasoning_effort", "drop_thinking", "context", "revision" ("preview" or "0731"; default: the
+ * model's). The prompt's ids have marker tokens only where the frame puts them: marker texts inside
+ * messages stay text. Either output may be NULL; *text, *ids: ds4_free. DS4_EINVAL for what the model's
+ * own encoder refuses, DS4_EUNSUPPORTED if the vocabulary lacks a marker that the frame needs. */
 DS4_API ds4_status ds4_render(const ds4_engine *engine, char **text, size_t *n_text, int32_t **ids,
                               size_t *n_ids, const char *json, size_t n_json, ds4_error *err);
 
@@ -164,23 +166,33 @@ DS4_API ds4_status ds4_render(const ds4_engine *engine, char **text, size_t *n_t
 typedef struct ds4_reply ds4_reply;
 
 typedef enum {
-    DS4_REPLY_REASONING, /* text: more of the thinking */
-    DS4_REPLY_CONTENT,   /* text: more of the answer */
-    DS4_REPLY_CALL,      /* text: the name of a tool that is called */
-    DS4_REPLY_ARGUMENTS, /* text: more of that call's arguments, JSON */
-    DS4_REPLY_CALL_END,  /* no text */
+    DS4_REPLY_REASONING,    /* text: more of the thinking */
+    DS4_REPLY_CONTENT,      /* text: more of the answer */
+    DS4_REPLY_CALL,         /* text: the name of a tool that is called */
+    DS4_REPLY_ARGUMENTS,    /* text: more of that call's arguments, JSON */
+    DS4_REPLY_CALL_END,     /* no text; the call is complete */
+    DS4_REPLY_CALL_DROPPED, /* no text; instead of CALL_END: the call is none. If its markup was broken,
+                               the raw text follows as content; if it was cut off, nothing does */
 } ds4_reply_kind;
 
 typedef void (*ds4_reply_fn)(void *user, ds4_reply_kind kind, const char *text, size_t n);
 
-/* `is_thinking`: the prompt ended with the opening of the thinking part. */
-DS4_API ds4_status ds4_reply_create(ds4_reply **reply, bool is_thinking, ds4_reply_fn fn, void *user,
-                                    ds4_error *err);
+typedef struct {
+    bool        is_thinking; /* the prompt ended with the opening of the thinking part */
+    const char *tools;       /* [n_tools bytes] JSON array of the declared tools, OpenAI form; borrowed
+                                for the call. "[]": none, calls are content. NULL: unknown, exact calls
+                                count; with a list also what the model is known to misspell */
+    size_t      n_tools;
+} ds4_reply_options;
+
+DS4_API ds4_status ds4_reply_create(ds4_reply **reply, const ds4_reply_options *options, ds4_reply_fn fn,
+                                    void *user, ds4_error *err);
 DS4_API void ds4_reply_destroy(ds4_reply *reply);
-/* Feeds text as on_token gives it, cut anywhere. What may still become markup is held back. */
+/* Feeds text as on_token gives it, cut anywhere. What may still become markup is held back. Text behind
+ * the end marker or behind a block of calls is dropped. */
 DS4_API ds4_status ds4_reply_feed(ds4_reply *reply, const char *text, size_t n, ds4_error *err);
-/* The text is over. Broken tool calls come out as content. */
-DS4_API ds4_status ds4_reply_finish(ds4_reply *reply, ds4_error *err);
+/* The text is over. `is_cut`: by the limit of tokens or by the user, not by the model. */
+DS4_API ds4_status ds4_reply_finish(ds4_reply *reply, bool is_cut, ds4_error *err);
 
 /* ---- Sessions ---------------------------------------------------------------------------------- */
 
