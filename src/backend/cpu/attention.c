@@ -79,7 +79,7 @@ static void load_rows(cpu_backend *b, const attention_job *j, const attended *t,
 /* p[n] <- exp(p - max) / den, the sink being one more score of the denominator. */
 static void softmax_with_sink(float *p, uint32_t n, float sink) {
     float max = sink, den = 0;
-    for (uint32_t i = 0; i < n; i++) max = fmaxf(max, p[i]);
+    for (uint32_t i = 0; i < n; i++) max = cpu_max(p[i], max);
     for (uint32_t i = 0; i < n; i++) den += p[i] = expf(p[i] - max);
     den += expf(sink - max);
     for (uint32_t i = 0; i < n; i++) p[i] /= den;

@@ -54,7 +54,7 @@ static void pool_window(cpu_backend *b, const compress_job *j, uint32_t w, float
     for (uint32_t i = 0; i < d; i++) max[i] = -INFINITY, sum[i] = pooled[i] = 0;
     for (uint32_t p = start; p < end; p++) {
         token_z(b, j, p, has_two_lanes && p >= ratio * w ? d : 0, score);
-        for (uint32_t i = 0; i < d; i++) max[i] = fmaxf(max[i], score[i]);
+        for (uint32_t i = 0; i < d; i++) max[i] = cpu_max(score[i], max[i]);
     }
     for (uint32_t p = start; p < end; p++) {
         uint32_t     column = has_two_lanes && p >= ratio * w ? d : 0;

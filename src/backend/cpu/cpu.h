@@ -120,6 +120,15 @@ static inline void *cpu_cache_row(const cpu_backend *b, uint32_t slot, uint32_t 
 void cpu_kv_load(const cpu_backend *b, uint32_t layer, float *x, const void *row);
 void cpu_index_load(const cpu_backend *b, uint32_t layer, float *x, const void *row);
 
+/* fmaxf and fminf are calls where NaN has to be looked after; here the other number wins over a NaN in a. */
+static inline float cpu_max(float a, float b) {
+    return a > b ? a : b;
+}
+
+static inline float cpu_min(float a, float b) {
+    return a < b ? a : b;
+}
+
 /* ---- the operations ---- */
 
 void cpu_embed(backend *b, const embed_args *a);

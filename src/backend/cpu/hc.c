@@ -19,7 +19,7 @@ static float streams_scale(cpu_backend *b, const float *hc, uint32_t n, float ep
 static void sinkhorn(float *m, uint32_t n, uint32_t n_iters, float eps) {
     for (uint32_t s = 0; s < n; s++) {
         float *row = m + s * n, max = row[0], sum = 0;
-        for (uint32_t t = 1; t < n; t++) max = fmaxf(max, row[t]);
+        for (uint32_t t = 1; t < n; t++) max = cpu_max(row[t], max);
         for (uint32_t t = 0; t < n; t++) sum += row[t] = expf(row[t] - max);
         for (uint32_t t = 0; t < n; t++) row[t] = row[t] / sum + eps;
     }
