@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 ds4_status mapfile_open(mapfile *m, const char *path, ds4_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a pipe is refused below, and opening it must not wait for its other end. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return ds4_fail(err, DS4_EIO, "%s: cannot open: %s", path, strerror(errno));
 
     struct stat info;
