@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static uint32_t rng_state = 1;
 
@@ -21,19 +23,38 @@ static int random_int(int lo, int hi) {
 
 /* ---- memory ---- */
 
-enum { MAX_BLOCKS = 64 };
-static void  *blocks[MAX_BLOCKS];
+/* A stack of mappings, each with a page behind it that nobody may touch; what is freed is lent again. */
+enum { MAX_BLOCKS = 256 };
+static struct {
+    uint8_t *base;
+    size_t   n_bytes; /* without the page */
+} blocks[MAX_BLOCKS];
 static size_t n_blocks;
 
-void *rows_alloc(size_t n_bytes, size_t skew) {
-    uint8_t *p = n_blocks < MAX_BLOCKS ? malloc(n_bytes + skew) : NULL;
-    if (!p && n_bytes + skew > 0) abort();
-    blocks[n_blocks++] = p;
-    return p + skew;
+static void map_block(size_t i, size_t n_bytes, size_t page) {
+    if (blocks[i].base) munmap(blocks[i].base, blocks[i].n_bytes + page);
+    n_bytes = (n_bytes + page - 1) / page * page;
+    uint8_t *base = mmap(NULL, n_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED || mprotect(base + n_bytes, page, PROT_NONE) != 0) abort();
+    blocks[i].base = base;
+    blocks[i].n_bytes = n_bytes;
 }
 
-void rows_free_all(void) {
-    while (n_blocks > 0) free(blocks[--n_blocks]);
+void *rows_alloc(size_t n_bytes, size_t slack) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), i = n_blocks++;
+    if (i == MAX_BLOCKS) abort();
+    if (!blocks[i].base || blocks[i].n_bytes < n_bytes + slack) map_block(i, n_bytes + slack, page);
+    uint8_t *p = blocks[i].base + blocks[i].n_bytes - slack - n_bytes;
+    memset(p, 0, n_bytes);
+    return p;
+}
+
+size_t rows_mark(void) {
+    return n_blocks;
+}
+
+void rows_free_to(size_t mark) {
+    n_blocks = mark;
 }
 
 /* ---- weights ---- */

@@ -1,8 +1,8 @@
 /* kernel_rows.h - rows for tests of the CPU kernel tables, and what their dot products should be.
  *
- *   Owner    rows_alloc lends memory until rows_free_all.
+ *   Owner    rows_alloc lends memory until rows_free_to.
  *   Threads  One.
- *   Errors   None: memory running out ends the process. */
+ *   Errors   None: running out of memory ends the process. */
 #ifndef DS4_TESTS_KERNEL_ROWS_H
 #define DS4_TESTS_KERNEL_ROWS_H
 
@@ -12,10 +12,12 @@
 uint32_t rows_random(void);
 float    rows_random_float(void); /* -1 .. 1 */
 
-/* n_bytes of which the last is the last of its allocation, so that a sanitizer sees the first byte read
- * beyond them. They begin `skew` bytes behind an aligned address. */
-void *rows_alloc(size_t n_bytes, size_t skew);
-void  rows_free_all(void);
+/* n_bytes of zeros, `slack` bytes before a page that nobody may touch: with a slack of 0 a read of the
+ * first byte beyond them ends the program. The alignment of their start follows from both numbers. */
+void *rows_alloc(size_t n_bytes, size_t slack);
+/* rows_free_to(mark) frees what was allocated since rows_mark gave `mark`; 0: everything. */
+size_t rows_mark(void);
+void   rows_free_to(size_t mark);
 
 typedef enum {
     ROWS_RANDOM,   /* ordinary weights and activations */

@@ -17,6 +17,19 @@ static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+static bool has_neon(void) {
+    const unsigned long dot_product = 1ul << 20; /* HWCAP_ASIMDDP */
+    return (getauxval(AT_HWCAP) & dot_product) != 0;
+}
+
 #endif
 
 /* From the plainest to the best. */
@@ -27,6 +40,11 @@ static const struct {
     {cpu_kernels_ref, NULL},
 #if defined(__x86_64__)
     {cpu_kernels_avx2, has_avx2},
+    {cpu_kernels_avx512, has_avx512},
+#elif defined(__aarch64__) && defined(__linux__)
+    {cpu_kernels_neon, has_neon},
+#elif defined(__aarch64__) && defined(__APPLE__)
+    {cpu_kernels_neon, NULL}, /* every Apple processor of this kind has the instructions */
 #endif
 };
 
@@ -60,23 +78,4 @@ size_t act_row_bytes(act_kind kind, size_t n) {
     case ACT_Q8_256: return n + n / ACT_BLOCK_256 * sizeof(float) + n / ACT_SUM_ELEMS * sizeof(int16_t);
     }
     return 0;
-}
-
-void cpu_dot_decoded(const cpu_dot_args *a, quant_type type, size_t act_block, dot_i8_fn dot) {
-    const quant_info *info = quant_find(type);
-    size_t            block_bytes = act_block / info->block_elems * info->block_bytes;
-    for (size_t i = 0; i < a->n_w; i++) {
-        const uint8_t *row = (const uint8_t *)a->w + i * a->w_stride;
-        for (size_t j = 0; j < a->n_x; j++) a->out[j * a->out_stride + i] = 0;
-        for (size_t block = 0; block < a->n / act_block; block++) {
-            float values[ACT_BLOCK_256];
-            info->decode_row(values, row + block * block_bytes, act_block);
-            for (size_t j = 0; j < a->n_x; j++) {
-                const int8_t *qs = (const int8_t *)a->x + j * a->x_stride;
-                float         d;
-                memcpy(&d, qs + a->n + block * sizeof d, sizeof d);
-                a->out[j * a->out_stride + i] += d * dot(values, qs + block * act_block, act_block);
-            }
-        }
-    }
 }

@@ -63,6 +63,29 @@ static void weighted_sum(float *out, size_t out_stride, const float *p, size_t p
                 out[h * out_stride + c] += p[h * p_stride + r] * rows[r * row_stride + c];
 }
 
+static float quantize_block_ref(int8_t *qs, const float *x, size_t n) {
+    float amax = 0, d, inverse;
+    for (size_t i = 0; i < n; i++) {
+        float v = fabsf(x[i]);
+        if (v > amax || isnan(v)) amax = v;
+        if (isnan(v)) break;
+    }
+    bool has_values = quantize_scale(amax, &d, &inverse);
+    for (size_t i = 0; i < n; i++) {
+        float q = has_values ? rintf(x[i] * inverse) : 0;
+        qs[i] = (int8_t)fminf(fmaxf(q, -127.0f), 127.0f);
+    }
+    return d;
+}
+
+static void quantize_q8_32(void *row, const float *x, size_t n) {
+    quantize_row_q8_32(row, x, n, quantize_block_ref);
+}
+
+static void quantize_q8_256(void *row, const float *x, size_t n) {
+    quantize_row_q8_256(row, x, n, quantize_block_ref);
+}
+
 static void bf16_unpack(float *x, const uint16_t *bits, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(bits[i]);
 }
@@ -80,8 +103,8 @@ static const cpu_kernels kernels = {
                    [QUANT_Q3_K] = q3_k_decode_row, [QUANT_Q4_K] = q4_k_decode_row,
                    [QUANT_Q5_K] = q5_k_decode_row, [QUANT_Q6_K] = q6_k_decode_row,
                    [QUANT_IQ2_XXS] = iq2_xxs_decode_row, [QUANT_IQ2_XS] = iq2_xs_decode_row},
-    .quantize_q8_32 = quantize_row_q8_32,
-    .quantize_q8_256 = quantize_row_q8_256,
+    .quantize_q8_32 = quantize_q8_32,
+    .quantize_q8_256 = quantize_q8_256,
     .weighted_sum = weighted_sum,
     .fp8_unpack = fp8_unpack,
     .fp4_unpack = fp4_unpack,
