@@ -18,12 +18,24 @@ static bool is_zero(const unsigned char *p, size_t n) {
     return true;
 }
 
-/* Sizes around every border, among them some that need a block of their own; each piece is filled with
- * its number, and all of them still hold it at the end. */
+/* Sizes around every border, among them some that need a block of their own; each piece is filled
+ * with its number, and all of them still hold it at the end. */
 static void test_pieces(void **state) {
     (void)state;
-    static const size_t sizes[] = {1, 63, 64, 65, 4096, BLOCK_BYTES - ALIGN, BLOCK_BYTES - 1, BLOCK_BYTES,
-                                   BLOCK_BYTES + 1, 3 * BLOCK_BYTES, 7, 100000, 64, 1};
+    static const size_t sizes[] = {1,
+                                   63,
+                                   64,
+                                   65,
+                                   4096,
+                                   BLOCK_BYTES - ALIGN,
+                                   BLOCK_BYTES - 1,
+                                   BLOCK_BYTES,
+                                   BLOCK_BYTES + 1,
+                                   3 * BLOCK_BYTES,
+                                   7,
+                                   100000,
+                                   64,
+                                   1};
     enum { N_SIZES = sizeof sizes / sizeof *sizes, N_PIECES = 10 * N_SIZES };
     static unsigned char *pieces[N_PIECES];
     arena a = {0};
@@ -41,7 +53,8 @@ static void test_pieces(void **state) {
     for (size_t i = 0; i < N_PIECES; i++)
         for (size_t at = 0; at < sizes[i % N_SIZES]; at++)
             if (pieces[i][at] != i % 255 + 1)
-                fail_msg("piece %zu of %zu bytes: byte %zu was overwritten", i, sizes[i % N_SIZES], at);
+                fail_msg("piece %zu of %zu bytes: byte %zu was overwritten", i, sizes[i % N_SIZES],
+                         at);
     arena_release(&a);
     assert_null(a.last);
     assert_int_equal(a.n_bytes, 0);
@@ -109,9 +122,9 @@ static void test_strdup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces),   cmocka_unit_test(test_small_pieces_share),
-        cmocka_unit_test(test_nothing),  cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_array),    cmocka_unit_test(test_strdup),
+        cmocka_unit_test(test_pieces),  cmocka_unit_test(test_small_pieces_share),
+        cmocka_unit_test(test_nothing), cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_array),   cmocka_unit_test(test_strdup),
     };
     return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_bytes.c - the bounded cursor (base/bytes.h) and checked sums and products (base/checked.h). */
+/* test_bytes.c - the bounded cursor (base/bytes.h), checked sums and products (base/checked.h). */
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -12,8 +13,8 @@
 
 static void test_reads(void **state) {
     (void)state;
-    static const uint8_t data[] = {0xF1, 0x02, 0xF3, 0x04, 0x05, 0x06, 0xF7, 0x08, 0x09, 0x0A, 0x0B,
-                                   0x0C, 0x0D, 0x0E, 0xFF, 0x00, 0x00, 0xC0, 0xBF, 0x99};
+    static const uint8_t data[] = {0xF1, 0x02, 0xF3, 0x04, 0x05, 0x06, 0xF7, 0x08, 0x09, 0x0A,
+                                   0x0B, 0x0C, 0x0D, 0x0E, 0xFF, 0x00, 0x00, 0xC0, 0xBF, 0x99};
     bytes_cursor c = bytes_from(data, sizeof data);
     assert_int_equal(bytes_u8(&c), 0xF1);
     assert_int_equal(bytes_u16(&c), 0xF302);
@@ -48,7 +49,8 @@ static void test_short(void **state) {
 static void test_lengths_that_lie(void **state) {
     (void)state;
     static const uint8_t data[16] = {1};
-    static const uint64_t lengths[] = {17, 1ull << 32, (1ull << 63) + 1, UINT64_MAX, UINT64_MAX - 3};
+    static const uint64_t lengths[] = {17, 1ull << 32, (1ull << 63) + 1, UINT64_MAX,
+                                       UINT64_MAX - 3};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         bytes_cursor c = bytes_from(data, sizeof data);
         bytes_u32(&c);

@@ -1,4 +1,5 @@
-/* test_hash.c - XXH64 against values of its reference program, and the streaming form against the whole. */
+/* test_hash.c - XXH64 against values of its reference program, and the streaming form against the
+ * whole. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -31,13 +32,13 @@ static void equals(uint64_t found, uint64_t expected, size_t n) {
 static void test_known_values(void **state) {
     (void)state;
     static const struct {
-        size_t   n;
+        size_t n;
         uint64_t hash;
     } known[] = {
-        {0, 0xef46db3751d8e999u},  {1, 0xe934a84adb052768u},  {3, 0xff7e1959cb50794au},
-        {4, 0x9136a0dca57457eeu},  {7, 0x6c83909a9f01ed25u},  {8, 0xcdbcf538e71d1348u},
-        {14, 0x8282dcc4994e35c8u}, {31, 0x299b39a290e6d783u}, {32, 0x18b216492bb44b70u},
-        {33, 0x55c8dc3e578f5b59u}, {63, 0xa9efbe0fa0f3f4e7u}, {64, 0xef558f8acac2b5cdu},
+        {0, 0xef46db3751d8e999u},  {1, 0xe934a84adb052768u},   {3, 0xff7e1959cb50794au},
+        {4, 0x9136a0dca57457eeu},  {7, 0x6c83909a9f01ed25u},   {8, 0xcdbcf538e71d1348u},
+        {14, 0x8282dcc4994e35c8u}, {31, 0x299b39a290e6d783u},  {32, 0x18b216492bb44b70u},
+        {33, 0x55c8dc3e578f5b59u}, {63, 0xa9efbe0fa0f3f4e7u},  {64, 0xef558f8acac2b5cdu},
         {65, 0xde0f20dc2631af7au}, {222, 0xb641ae8cb691c174u}, {300, 0x27d0e073ec12824fu},
     };
     uint8_t data[N];

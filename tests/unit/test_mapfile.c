@@ -124,8 +124,9 @@ static void test_pipe(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_contents), cmocka_unit_test(test_unlinked), cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_contents), cmocka_unit_test(test_unlinked),
+        cmocka_unit_test(test_empty),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_pipe),
     };
     return cmocka_run_group_tests_name("mapfile", tests, setup, teardown);
 }

@@ -149,9 +149,9 @@ static void test_views(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append),   cmocka_unit_test(test_growth),
-        cmocka_unit_test(test_printf),   cmocka_unit_test(test_reserve),
-        cmocka_unit_test(test_truncate), cmocka_unit_test(test_take),
+        cmocka_unit_test(test_append),        cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_printf),        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_truncate),      cmocka_unit_test(test_take),
         cmocka_unit_test(test_failure_stays), cmocka_unit_test(test_views),
     };
     return cmocka_run_group_tests_name("strbuf", tests, NULL, NULL);
