@@ -332,6 +332,54 @@ const char *json_type_name(const json_node *node) {
     return node ? names[node->type] : "nothing";
 }
 
+/* ---- members ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    const json_node *member;
+    uint32_t         at;
+} placed_member;
+
+static int compare_names(const void *a, const void *b) {
+    const placed_member *x = a, *y = b;
+    const strview        s = x->member->key, t = y->member->key;
+    int                  order = memcmp(s.data, t.data, s.n < t.n ? s.n : t.n);
+    if (order == 0) order = (s.n > t.n) - (s.n < t.n);
+    if (order == 0) order = (x->at > y->at) - (x->at < y->at);
+    return order;
+}
+
+/* values[i] <- what stands at the place of member i; NULL for the later ones of a name. */
+static void resolve_members(placed_member *sorted, uint32_t n, const json_node **values) {
+    qsort(sorted, n, sizeof *sorted, compare_names);
+    for (uint32_t i = 0, from = 0; i < n; i++) {
+        if (!strview_equal(sorted[i].member->key, sorted[from].member->key)) from = i;
+        if (i > from) values[sorted[i].at] = NULL;
+        values[sorted[from].at] = sorted[i].member;
+    }
+}
+
+bool json_take_members(const json_node *object, const json_node ***members, size_t *n) {
+    const size_t      n_room = (size_t)object->n_items + 1;
+    const json_node **values = malloc(n_room * sizeof *values);
+    placed_member    *sorted = malloc(n_room * sizeof *sorted);
+    if (!values || !sorted) {
+        free(values);
+        free(sorted);
+        return false;
+    }
+    uint32_t n_all = 0;
+    for (const json_node *m = object->first; m; m = m->next, n_all++)
+        sorted[n_all] = (placed_member){m, n_all};
+    resolve_members(sorted, n_all, values);
+    free(sorted);
+
+    *n = 0;
+    for (uint32_t i = 0; i < n_all; i++)
+        if (values[i]) values[(*n)++] = values[i];
+    *members = values;
+    return true;
+}
+
 /* ---- writing ----------------------------------------------------------------------------------- */
 
 void json_write_string(strbuf *out, strview text) {
@@ -403,56 +451,22 @@ void json_write_double(strbuf *out, double v) {
     else strbuf_putc(out, '0');
 }
 
-/* A member that is named more than once stands at its first position with its last value. */
-typedef struct {
-    const json_node *member;
-    uint32_t         at;
-} placed_member;
-
-static int compare_names(const void *a, const void *b) {
-    const placed_member *x = a, *y = b;
-    const strview        s = x->member->key, t = y->member->key;
-    int                  order = memcmp(s.data, t.data, s.n < t.n ? s.n : t.n);
-    if (order == 0) order = (s.n > t.n) - (s.n < t.n);
-    if (order == 0) order = (x->at > y->at) - (x->at < y->at);
-    return order;
-}
-
-/* values[i] <- what member i prints as; NULL for the later ones of a name. */
-static bool resolve_members(const json_node *object, const json_node **values) {
-    placed_member *sorted = malloc(object->n_items * sizeof *sorted);
-    if (!sorted) return false;
-    uint32_t n = 0;
-    for (const json_node *m = object->first; m; m = m->next, n++) sorted[n] = (placed_member){m, n};
-    qsort(sorted, n, sizeof *sorted, compare_names);
-    for (uint32_t i = 0, from = 0; i < n; i++) {
-        if (!strview_equal(sorted[i].member->key, sorted[from].member->key)) from = i;
-        if (i > from) values[sorted[i].at] = NULL;
-        values[sorted[from].at] = sorted[i].member;
-    }
-    free(sorted);
-    return true;
-}
-
 static void write_object(strbuf *out, const json_node *object) {
-    const json_node **values = malloc((object->n_items + 1) * sizeof *values);
-    if (!values || (object->n_items && !resolve_members(object, values))) {
-        free(values);
+    const json_node **members;
+    size_t            n;
+    if (!json_take_members(object, &members, &n)) {
         out->is_failed = true;
         return;
     }
     strbuf_putc(out, '{');
-    const char *separator = "";
-    for (uint32_t i = 0; i < object->n_items; i++) {
-        if (!values[i]) continue;
-        strbuf_puts(out, separator);
-        separator = ", ";
-        json_write_string(out, values[i]->key);
+    for (size_t i = 0; i < n; i++) {
+        if (i) strbuf_puts(out, ", ");
+        json_write_string(out, members[i]->key);
         strbuf_puts(out, ": ");
-        json_write_python(out, values[i]);
+        json_write_python(out, members[i]);
     }
     strbuf_putc(out, '}');
-    free(values);
+    free(members);
 }
 
 static void write_number(strbuf *out, strview text) {

@@ -41,6 +41,9 @@ void json_release(json_doc *doc);
 
 /* The LAST member of that name (as Python's parser decides duplicates); NULL if absent or no object. */
 const json_node *json_get(const json_node *object, const char *key);
+/* An object's members as Python's parser leaves them: of several with one name the last, at the place of
+ * the first. (*members)[*n]: free() it; *n may be 0. False when memory runs out. */
+bool json_take_members(const json_node *object, const json_node ***members, size_t *n);
 /* True and *out for an integer number (optional '-', digits) that fits. */
 bool json_int(const json_node *node, int64_t *out);
 /* True and *out for any number. */
