@@ -82,7 +82,7 @@ $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay_main.o $
 	$(CC) $(ALLFLAGS) $(LDFLAGS) $(filter %.o,$^) $(B)/libds4.a $(LDLIBS) -o $@
 
 # Tests of failing allocations count and refuse through the linker.
-$(B)/tests/model/test_alloc: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+$(B)/tests/model/test_alloc $(B)/tests/unit/test_reply: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(B)/libds4.a
 	$(CC) $(ALLFLAGS) $(LDFLAGS) $< $(SUPPORT_OBJ) $(B)/libds4.a $(LDLIBS) -lcmocka -o $@

@@ -60,6 +60,8 @@ typedef struct {
     ds4_reply *reply;
     strbuf     arguments; /* of the call that is open */
     bool       has_call;  /* one is open */
+    size_t     call_at;   /* where it starts in the message's calls */
+    bool       has_dropped; /* a call that was begun is none */
     bool       is_in_thinking;
     double     start_s;
     double     first_s; /* of the first token; 0: none yet */
@@ -97,8 +99,17 @@ static void close_call(turn *t) {
     t->has_call = false;
 }
 
+/* It turned out to be none: its text, if it is wanted, follows as content. */
+static void drop_call(turn *t) {
+    strbuf_truncate(&t->answer->calls, t->call_at);
+    strbuf_truncate(&t->arguments, 0);
+    t->has_call = false;
+    t->has_dropped = true;
+}
+
 static void open_call(turn *t, const char *name, size_t n) {
     strbuf *calls = &t->answer->calls;
+    t->call_at = calls->n;
     if (calls->n) strbuf_puts(calls, ", ");
     strbuf_puts(calls, "{\"type\": \"function\", \"function\": {\"name\": ");
     io_json_text(calls, name, n);
@@ -130,6 +141,10 @@ static void on_reply(void *user, ds4_reply_kind kind, const char *text, size_t n
     case DS4_REPLY_CALL_END:
         close_call(t);
         show_answer(t, "]\n", 2);
+        break;
+    case DS4_REPLY_CALL_DROPPED:
+        drop_call(t);
+        show_answer(t, " - no call]\n", 12);
         break;
     }
 }
@@ -176,15 +191,18 @@ static ds4_status generate(turn *t, ds4_error *err) {
     generation.on_token = on_token;
     generation.on_progress = on_progress;
     generation.user = t;
-    DS4_TRY(ds4_reply_create(&t->reply, c->talk.effort != EFFORT_NONE, on_reply, t, err));
+    ds4_reply_options options = {.is_thinking = c->talk.effort != EFFORT_NONE};
+    DS4_TRY(ds4_reply_create(&t->reply, &options, on_reply, t, err));
 
     ds4_status status = ds4_session_start(c->session, &generation, err);
     if (status == DS4_OK) status = run_steps(c, err);
     term_bar_end(&c->screen);
 
     if (status == DS4_OK) status = t->status;
-    ds4_status finished = ds4_reply_finish(t->reply, status == DS4_OK ? err : NULL);
-    if (t->has_call) close_call(t);
+    ds4_finish finish = ds4_session_finish(c->session);
+    bool is_cut = finish != DS4_FINISH_EOS && finish != DS4_FINISH_STOP;
+    ds4_status finished = ds4_reply_finish(t->reply, is_cut, status == DS4_OK ? err : NULL);
+    if (t->has_call) drop_call(t); /* the parser has failed */
     ds4_reply_destroy(t->reply);
     strbuf_release(&t->arguments);
     return status == DS4_OK ? finished : status;
@@ -237,7 +255,8 @@ static ds4_status take_turn(chat *c, const char *text, size_t n, ds4_error *err)
         conversation_drop_last(&c->talk);
         return status;
     }
-    c->is_live = status == DS4_OK && c->talk.effort == EFFORT_NONE;
+    /* A call that was dropped is in the session, but not in the conversation. */
+    c->is_live = status == DS4_OK && c->talk.effort == EFFORT_NONE && !t.has_dropped;
     return status;
 }
 

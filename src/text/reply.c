@@ -276,9 +276,10 @@ ds4_status ds4_reply_feed(ds4_reply *reply, const char *text, size_t n, ds4_erro
     return DS4_OK;
 }
 
-/* What is held back comes out, unless it may be the start of markup that the limit has cut. */
+/* What is held back comes out, unless it may be the start of markup, or of a character, that the limit
+ * has cut. */
 static void finish_text(ds4_reply *r, bool is_cut) {
-    take_bytes(r, r->tail, r->n_tail);
+    if (!is_cut) take_bytes(r, r->tail, r->n_tail);
     r->n_tail = 0;
     if (r->n_held && is_cut) {
         r->n_held = r->n_newlines = 0;

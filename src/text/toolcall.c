@@ -211,7 +211,7 @@ static size_t feed_gap(toolcall *t, char c, toolcall_state *state) {
         return 1;
     }
     if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
-        strbuf_putc(&t->raw, c);
+        if (t->raw.n) strbuf_putc(&t->raw, c); /* else it belongs to the call before */
         return 1;
     }
     *state = give_up(t, t->raw.n);

@@ -483,11 +483,46 @@ def render_errors():
 @test
 def parse_fixtures():
     for path, case in fixtures(os.path.join(ENCODING, "parse")):
-        if "error" in case:
-            fails("parse", path, says="")
+        found = json.loads(ds4("parse", path).stdout)
+        if "error" in case:  # what the reference refuses is a message too
+            equal(sorted(found), ["content", "reasoning_content", "role", "tool_calls"], path)
         else:
-            equal(json.loads(ds4("parse", path).stdout), case["result"], path)
+            equal(found, case["result"], path)
+
+
+def parse(text, **members):
+    case = json.dumps({"text": text, **members}, ensure_ascii=False).encode()
+    return json.loads(ds4("parse", "-", stdin=case).stdout)
+
+
+@test
+def parse_tools():
+    invoke = ("<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"n\">1</｜DSML｜parameter>\n"
+              "</｜DSML｜invoke>\n")
+    exact = f"ok\n\n<｜DSML｜tool_calls>\n{invoke}</｜DSML｜tool_calls>"
+    misspelt = f"ok\n\n<｜DSML｜toolcalls>\n{invoke}</｜DSML｜tool_calls>"
+    tools = [{"type": "function", "function": {
+        "name": "f", "parameters": {"properties": {"n": {"type": "integer"}}}}}]
+    for text, known, arguments in ((exact, None, '{"n": "1"}'), (misspelt, None, None),
+                                   (exact, [], None), (exact, tools, '{"n": 1}'),
+                                   (misspelt, tools, '{"n": 1}')):
+        found = parse(text, tools=known)
+        calls = [c["function"] for c in found["tool_calls"]]
+        equal(calls, [{"name": "f", "arguments": arguments}] if arguments else [], f"{known}: calls")
+        equal(found["content"], "ok" if arguments else text, f"{known}: content")
+    equal(parse("a</think>b")["content"], "a</think>b", "chat mode is the default")
+    equal(parse("a</think>b", thinking_mode="thinking")["reasoning_content"], "a", "reasoning")
+
+
+@test
+def parse_errors():
     fails("parse", "-", stdin=b'{"thinking_mode": "chat"}', says="text")
+    fails("parse", "-", stdin=b'{"text": 1}', says="stdin: found number as 'text'")
+    fails("parse", "-", stdin=b'{"text": "", "thinking_mode": "deep"}', says="thinking_mode")
+    fails("parse", "-", stdin=b'{"text": "", "tools": {}}', says="tools: found object")
+    fails("parse", "-", stdin=b'[]', says="text")
+    fails("parse", stdin=b'{"text": ', says="stdin")
+    fails("parse", "/nonexistent.json", says="/nonexistent.json")
 
 
 # ---- logits ----
