@@ -14,8 +14,8 @@ HAVE_ASAN := $(shell printf 'int main(void){return 0;}' | $(CC) -x c - -fsanitiz
 HAVE_TSAN := $(shell printf 'int main(void){return 0;}' | $(CC) -x c - -fsanitize=thread \
                      -o /dev/null 2>/dev/null && echo 1)
 HAVE_CLANG := $(shell command -v clang >/dev/null 2>&1 && echo 1)
-HAVE_NEON := $(shell command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && \
-                     command -v qemu-aarch64 >/dev/null 2>&1 && echo 1)
+QEMU_NEON := $(firstword $(shell command -v qemu-aarch64 qemu-aarch64-static 2>/dev/null))
+HAVE_NEON := $(shell command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && echo $(QEMU_NEON))
 
 SANITIZED = $(if $(HAVE_ASAN),$(ASAN_BIN) $(ASAN_FUZZ)) $(if $(HAVE_TSAN),$(TSAN_BIN))
 
@@ -36,6 +36,18 @@ test: all check-programs fuzz-programs sanitized
 # Both compilers, without a warning: the plain build is the first one.
 check-clang:
 	+$(MAKE) B=build/clang CC=clang WERROR=-Werror OPT=-O1 all check-programs fuzz-programs
+
+# The kernel tables of AArch64 on another processor: cross-compiled, statically linked, emulated. The other
+# tests do not depend on the instruction set.
+NEON_CC  := aarch64-linux-gnu-gcc
+NEON_OBJ := $(patsubst %.c,build/neon/%.o,tests/kernels/test_kernels.c \
+              $(wildcard tests/support/kernel_*.c src/backend/cpu/kernels*.c src/quant/*.c))
+
+.PHONY: check-neon
+check-neon:
+	+@CPPFLAGS=-DDS4_TEST_PLAIN $(MAKE) -s B=build/neon CC=$(NEON_CC) SAN= WERROR=-Werror $(NEON_OBJ)
+	@$(NEON_CC) -static $(NEON_OBJ) -lm -o build/neon/test_kernels
+	@$(QEMU_NEON) build/neon/test_kernels
 
 # ---- fuzzing: make fuzz-gguf FUZZ_SECONDS=600 ----------------------------------------------------
 
