@@ -121,6 +121,7 @@ ds4_status ds4_engine_plan(ds4_memory_plan *plan, const char *path, const ds4_en
 
 static ds4_status load_vocab(ds4_engine *e, ds4_error *err) {
     DS4_TRY(vocab_load(&e->words, e->file, err));
+    e->revision = chat_revision_of(e->file);
     if (vocab_n_tokens(e->words) != e->shape.n_vocab)
         return ds4_fail(err, DS4_EFORMAT, "%s: %zu tokens in the vocabulary, expected %u", gguf_path(e->file),
                         vocab_n_tokens(e->words), e->shape.n_vocab);

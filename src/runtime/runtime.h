@@ -6,7 +6,8 @@
  *   saved.c       sessions in files
  *   text.c        tokens and prompts of the public API
  *
- *   Threads  Everything belongs to the engine thread but `cancel`. */
+ *   Threads  Everything belongs to the engine thread but `cancel`; `words` and `revision` do not change
+ *            after opening, so that any thread may read them. */
 #ifndef DS4_RUNTIME_RUNTIME_H
 #define DS4_RUNTIME_RUNTIME_H
 
@@ -14,6 +15,7 @@
 #include "runtime/sampler.h"
 #include "runtime/stops.h"
 #include "text/bpe.h"
+#include "text/chat.h"
 #include "text/detok.h"
 #include "text/vocab.h"
 
@@ -24,6 +26,7 @@ struct ds4_engine {
     arena              memory; /* of the weights' structs */
     weights            w;
     vocab             *words;
+    chat_revision      revision; /* of the prompt's texts */
     backend           *device;
     forward           *pass;
     forward_limits     limits;
