@@ -76,32 +76,48 @@ static inline __m256i load_mxfp4(const uint8_t *block, float *d) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), nibbles(block + 1));
 }
 
-/* Weight rows of 32-blocks with up to 4 activation rows at a time, so that a block is unpacked once. Each
- * output element: one accumulator of 8, a multiply-add for each block in order. */
-static inline void dot_blocks(const cpu_dot_args *a, size_t block_bytes, load_block load) {
-    size_t n_blocks = a->n / ACT_BLOCK_32;
-    for (size_t i = 0; i < a->n_w; i++) {
-        const uint8_t *row = (const uint8_t *)a->w + i * a->w_stride;
-        for (size_t j = 0; j < a->n_x; j += 4) {
-            size_t        n_now = a->n_x - j < 4 ? a->n_x - j : 4;
-            const int8_t *x[4];
-            __m256        sum[4];
-            for (size_t t = 0; t < 4; t++) {
-                x[t] = (const int8_t *)a->x + (j + (t < n_now ? t : 0)) * a->x_stride;
-                sum[t] = _mm256_setzero_ps();
+/* n_w weight rows from i with n_x activation rows from j, both constants for the compiler, at most 8 sums in
+ * all. Each output element: one accumulator of 8, a multiply-add for each block in order. */
+static inline __attribute__((always_inline)) void dot_tile(const cpu_dot_args *a, size_t i, size_t j,
+                                                           int n_w, int n_x, size_t block_bytes,
+                                                           load_block load) {
+    const uint8_t *w = (const uint8_t *)a->w + i * a->w_stride;
+    const int8_t  *x = (const int8_t *)a->x + j * a->x_stride;
+    __m256         sum[8];
+    for (int t = 0; t < n_w * n_x; t++) sum[t] = _mm256_setzero_ps();
+    for (size_t block = 0; block < a->n / ACT_BLOCK_32; block++) {
+        for (int r = 0; r < n_w; r++) {
+            float   d;
+            __m256i values = load(w + (size_t)r * a->w_stride + block * block_bytes, &d);
+            for (int c = 0; c < n_x; c++) {
+                const int8_t *row = x + (size_t)c * a->x_stride;
+                __m256i       part = dot_32(values, load_32(row + block * ACT_BLOCK_32));
+                __m256        scale = _mm256_set1_ps(d * float_at(row + a->n + block * sizeof(float)));
+                __m256       *to = &sum[r * n_x + c];
+                *to = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(part), *to);
             }
-            for (size_t block = 0; block < n_blocks; block++) {
-                float   d;
-                __m256i w = load(row + block * block_bytes, &d);
-                for (size_t t = 0; t < n_now; t++) {
-                    __m256i part = dot_32(w, load_32(x[t] + block * ACT_BLOCK_32));
-                    float   scale = d * float_at(x[t] + a->n + block * sizeof(float));
-                    sum[t] = _mm256_fmadd_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(part), sum[t]);
-                }
-            }
-            for (size_t t = 0; t < n_now; t++) a->out[(j + t) * a->out_stride + i] = sum8(sum[t]);
         }
     }
+    for (int r = 0; r < n_w; r++)
+        for (int c = 0; c < n_x; c++)
+            a->out[(j + (size_t)c) * a->out_stride + i + (size_t)r] = sum8(sum[r * n_x + c]);
+}
+
+/* Weight rows of 32-blocks in tiles: several sums at a time hide the latency of a multiply-add, several
+ * activation rows share an unpacked block. */
+static inline __attribute__((always_inline)) void dot_blocks(const cpu_dot_args *a, size_t block_bytes,
+                                                             load_block load) {
+    size_t i = 0;
+    for (; i + 4 <= a->n_w; i += 4) {
+        size_t j = 0;
+        for (; j + 4 <= a->n_x; j += 4) {
+            dot_tile(a, i, j, 2, 4, block_bytes, load);
+            dot_tile(a, i + 2, j, 2, 4, block_bytes, load);
+        }
+        for (; j < a->n_x; j++) dot_tile(a, i, j, 4, 1, block_bytes, load);
+    }
+    for (; i < a->n_w; i++)
+        for (size_t j = 0; j < a->n_x; j++) dot_tile(a, i, j, 1, 1, block_bytes, load);
 }
 
 static void dot_q8_0(const cpu_dot_args *a) {
@@ -176,14 +192,16 @@ static void dot_k(const cpu_dot_args *a, size_t block_bytes, k_unpack unpack) {
             size_t        n_now = a->n_x - j < N_TILE ? a->n_x - j : N_TILE;
             const int8_t *x = (const int8_t *)a->x + j * a->x_stride;
             __m256        sum[N_TILE];
+            k_block       k[2];
             for (size_t t = 0; t < n_now; t++) sum[t] = _mm256_setzero_ps();
-            for (size_t block = 0; block < n_blocks; block++) {
-                k_block k;
-                unpack(&k, row + block * block_bytes);
-                for (size_t t = 0; t < n_now; t++) {
+            /* A block ahead, so that its stores have left the pipeline when they are loaded. */
+            for (size_t ahead = 0; ahead <= n_blocks; ahead++) {
+                if (ahead < n_blocks) unpack(&k[ahead % 2], row + ahead * block_bytes);
+                for (size_t t = 0; ahead > 0 && t < n_now; t++) {
+                    size_t        block = ahead - 1;
                     const int8_t *qs = x + t * a->x_stride, *scales = qs + a->n;
                     const int8_t *sums = scales + n_blocks * sizeof(float);
-                    sum[t] = k_add_block(sum[t], &k, qs + block * K_ELEMS,
+                    sum[t] = k_add_block(sum[t], &k[block % 2], qs + block * K_ELEMS,
                                          float_at(scales + block * sizeof(float)),
                                          sums + block * K_GROUPS * sizeof(int16_t));
                 }
