@@ -6,8 +6,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Asked of the processor itself: __builtin_cpu_supports of older clangs does not know this name. The
- * registers that the instructions need are those of AVX2. */
+/* Asked of the processor itself: __builtin_cpu_supports of older clangs does not know this name.
+ * The registers that the instructions need are those of AVX2. */
 static bool has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
@@ -75,7 +75,8 @@ size_t act_row_bytes(act_kind kind, size_t n) {
     switch (kind) {
     case ACT_F32: return n * sizeof(float);
     case ACT_Q8_32: return n + n / ACT_BLOCK_32 * sizeof(float);
-    case ACT_Q8_256: return n + n / ACT_BLOCK_256 * sizeof(float) + n / ACT_SUM_ELEMS * sizeof(int16_t);
+    case ACT_Q8_256:
+        return n + n / ACT_BLOCK_256 * sizeof(float) + n / ACT_SUM_ELEMS * sizeof(int16_t);
     }
     return 0;
 }

@@ -1,12 +1,13 @@
-/* x86-64 with AVX2, FMA and F16C: 8 floats at a time. Rows of int8 and unpacking are in kernels_x86.h. */
+/* x86-64 with AVX2, FMA and F16C: 8 floats at a time. Rows of int8 and unpacking are in
+ * kernels_x86.h. */
 #if defined(__x86_64__)
 
 #include "backend/cpu/kernels_x86.h"
 
-/* out[0..n_rows) <- n_rows weight rows, a constant, with one x. Each element: two accumulators of 8 over
- * blocks of 16, then one block of 8 at most, then single values. */
-static inline void dot_rows(float *out, size_t n_rows, const float *w, size_t w_stride, const float *x,
-                            size_t n) {
+/* out[0..n_rows) <- n_rows weight rows, a constant, with one x. Each element: two accumulators of 8
+ * over blocks of 16, then one block of 8 at most, then single values. */
+static inline void dot_rows(float *out, size_t n_rows, const float *w, size_t w_stride,
+                            const float *x, size_t n) {
     enum { MAX_ROWS = 4 };
     __m256 s[MAX_ROWS][2];
     size_t c = 0;
@@ -34,14 +35,15 @@ static inline void dot_rows(float *out, size_t n_rows, const float *w, size_t w_
 
 static void dot_f32(const cpu_dot_args *a) {
     const float *w = a->w, *x = a->x;
-    size_t       i = 0;
+    size_t i = 0;
     for (; i + 4 <= a->n_w; i += 4)
         for (size_t j = 0; j < a->n_x; j++)
             dot_rows(a->out + j * a->out_stride + i, 4, w + i * a->w_stride, a->w_stride,
                      x + j * a->x_stride, a->n);
     for (; i < a->n_w; i++)
         for (size_t j = 0; j < a->n_x; j++)
-            dot_rows(a->out + j * a->out_stride + i, 1, w + i * a->w_stride, 0, x + j * a->x_stride, a->n);
+            dot_rows(a->out + j * a->out_stride + i, 1, w + i * a->w_stride, 0, x + j * a->x_stride,
+                     a->n);
 }
 
 static void weighted_sum(float *out, size_t out_stride, const float *p, size_t p_stride, size_t n_h,
@@ -53,9 +55,10 @@ static void weighted_sum(float *out, size_t out_stride, const float *p, size_t p
             __m256 s[4];
             for (int i = 0; i < 4; i++) s[i] = _mm256_loadu_ps(o + c + 8 * i);
             for (size_t r = 0; r < n_r; r++) {
-                __m256       weight = _mm256_set1_ps(p[h * p_stride + r]);
+                __m256 weight = _mm256_set1_ps(p[h * p_stride + r]);
                 const float *row = rows + r * row_stride + c;
-                for (int i = 0; i < 4; i++) s[i] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(row + 8 * i), s[i]);
+                for (int i = 0; i < 4; i++)
+                    s[i] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(row + 8 * i), s[i]);
             }
             for (int i = 0; i < 4; i++) _mm256_storeu_ps(o + c + 8 * i, s[i]);
         }
@@ -68,15 +71,29 @@ static void weighted_sum(float *out, size_t out_stride, const float *p, size_t p
 static const cpu_kernels kernels = {
     .name = "avx2",
     .dot_f32 = dot_f32,
-    .dot_q8 = {[QUANT_Q8_0] = dot_q8_0, [QUANT_Q4_0] = dot_q4_0, [QUANT_MXFP4] = dot_mxfp4,
-               [QUANT_Q2_K] = dot_q2_k, [QUANT_Q3_K] = dot_q3_k, [QUANT_Q4_K] = dot_q4_k,
-               [QUANT_Q5_K] = dot_q5_k, [QUANT_Q6_K] = dot_q6_k, [QUANT_IQ2_XXS] = dot_iq2_xxs,
+    .dot_q8 = {[QUANT_Q8_0] = dot_q8_0,
+               [QUANT_Q4_0] = dot_q4_0,
+               [QUANT_MXFP4] = dot_mxfp4,
+               [QUANT_Q2_K] = dot_q2_k,
+               [QUANT_Q3_K] = dot_q3_k,
+               [QUANT_Q4_K] = dot_q4_k,
+               [QUANT_Q5_K] = dot_q5_k,
+               [QUANT_Q6_K] = dot_q6_k,
+               [QUANT_IQ2_XXS] = dot_iq2_xxs,
                [QUANT_IQ2_XS] = dot_iq2_xs},
-    .decode_row = {[QUANT_F32] = f32_decode_row, [QUANT_F16] = decode_f16, [QUANT_BF16] = decode_bf16,
-                   [QUANT_Q8_0] = decode_q8_0, [QUANT_Q4_0] = decode_q4_0, [QUANT_MXFP4] = decode_mxfp4,
-                   [QUANT_Q2_K] = decode_q2_k, [QUANT_Q3_K] = decode_q3_k, [QUANT_Q4_K] = decode_q4_k,
-                   [QUANT_Q5_K] = decode_q5_k, [QUANT_Q6_K] = decode_q6_k,
-                   [QUANT_IQ2_XXS] = decode_iq2_xxs, [QUANT_IQ2_XS] = decode_iq2_xs},
+    .decode_row = {[QUANT_F32] = f32_decode_row,
+                   [QUANT_F16] = decode_f16,
+                   [QUANT_BF16] = decode_bf16,
+                   [QUANT_Q8_0] = decode_q8_0,
+                   [QUANT_Q4_0] = decode_q4_0,
+                   [QUANT_MXFP4] = decode_mxfp4,
+                   [QUANT_Q2_K] = decode_q2_k,
+                   [QUANT_Q3_K] = decode_q3_k,
+                   [QUANT_Q4_K] = decode_q4_k,
+                   [QUANT_Q5_K] = decode_q5_k,
+                   [QUANT_Q6_K] = decode_q6_k,
+                   [QUANT_IQ2_XXS] = decode_iq2_xxs,
+                   [QUANT_IQ2_XS] = decode_iq2_xs},
     .quantize_q8_32 = quantize_q8_32,
     .quantize_q8_256 = quantize_q8_256,
     .weighted_sum = weighted_sum,

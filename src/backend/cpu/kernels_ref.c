@@ -13,7 +13,8 @@ static void dot_f32(const cpu_dot_args *a) {
     for (size_t i = 0; i < a->n_w; i++) {
         for (size_t j = 0; j < a->n_x; j++) {
             float sum = 0;
-            for (size_t c = 0; c < a->n; c++) sum += w[i * a->w_stride + c] * x[j * a->x_stride + c];
+            for (size_t c = 0; c < a->n; c++)
+                sum += w[i * a->w_stride + c] * x[j * a->x_stride + c];
             a->out[j * a->out_stride + i] = sum;
         }
     }
@@ -26,13 +27,15 @@ static void dot_blocks(const cpu_dot_args *a, quant_type type, size_t act_block)
         const uint8_t *row = (const uint8_t *)a->w + i * a->w_stride;
         for (size_t j = 0; j < a->n_x; j++) {
             const int8_t *qs = (const int8_t *)a->x + j * a->x_stride;
-            float         sum = 0;
+            float sum = 0;
             for (size_t block = 0; block < a->n / act_block; block++) {
                 float values[MAX_BLOCK], d, part = 0;
-                info->decode_row(values, row + block * act_block / info->block_elems * info->block_bytes,
+                info->decode_row(values,
+                                 row + block * act_block / info->block_elems * info->block_bytes,
                                  act_block);
                 memcpy(&d, qs + a->n + block * sizeof d, sizeof d);
-                for (size_t c = 0; c < act_block; c++) part += values[c] * qs[block * act_block + c];
+                for (size_t c = 0; c < act_block; c++)
+                    part += values[c] * qs[block * act_block + c];
                 sum += d * part;
             }
             a->out[j * a->out_stride + i] = sum;
@@ -93,16 +96,29 @@ static void bf16_unpack(float *x, const uint16_t *bits, size_t n) {
 static const cpu_kernels kernels = {
     .name = "ref",
     .dot_f32 = dot_f32,
-    .dot_q8 = {[QUANT_Q8_0] = dot_q8_0, [QUANT_Q4_0] = dot_q4_0, [QUANT_MXFP4] = dot_mxfp4,
-               [QUANT_Q2_K] = dot_q2_k, [QUANT_Q3_K] = dot_q3_k, [QUANT_Q4_K] = dot_q4_k,
-               [QUANT_Q5_K] = dot_q5_k, [QUANT_Q6_K] = dot_q6_k, [QUANT_IQ2_XXS] = dot_iq2_xxs,
+    .dot_q8 = {[QUANT_Q8_0] = dot_q8_0,
+               [QUANT_Q4_0] = dot_q4_0,
+               [QUANT_MXFP4] = dot_mxfp4,
+               [QUANT_Q2_K] = dot_q2_k,
+               [QUANT_Q3_K] = dot_q3_k,
+               [QUANT_Q4_K] = dot_q4_k,
+               [QUANT_Q5_K] = dot_q5_k,
+               [QUANT_Q6_K] = dot_q6_k,
+               [QUANT_IQ2_XXS] = dot_iq2_xxs,
                [QUANT_IQ2_XS] = dot_iq2_xs},
-    .decode_row = {[QUANT_F32] = f32_decode_row, [QUANT_F16] = f16_decode_row, [QUANT_BF16] = bf16_decode_row,
-                   [QUANT_Q8_0] = q8_0_decode_row, [QUANT_Q4_0] = q4_0_decode_row,
-                   [QUANT_MXFP4] = mxfp4_decode_row, [QUANT_Q2_K] = q2_k_decode_row,
-                   [QUANT_Q3_K] = q3_k_decode_row, [QUANT_Q4_K] = q4_k_decode_row,
-                   [QUANT_Q5_K] = q5_k_decode_row, [QUANT_Q6_K] = q6_k_decode_row,
-                   [QUANT_IQ2_XXS] = iq2_xxs_decode_row, [QUANT_IQ2_XS] = iq2_xs_decode_row},
+    .decode_row = {[QUANT_F32] = f32_decode_row,
+                   [QUANT_F16] = f16_decode_row,
+                   [QUANT_BF16] = bf16_decode_row,
+                   [QUANT_Q8_0] = q8_0_decode_row,
+                   [QUANT_Q4_0] = q4_0_decode_row,
+                   [QUANT_MXFP4] = mxfp4_decode_row,
+                   [QUANT_Q2_K] = q2_k_decode_row,
+                   [QUANT_Q3_K] = q3_k_decode_row,
+                   [QUANT_Q4_K] = q4_k_decode_row,
+                   [QUANT_Q5_K] = q5_k_decode_row,
+                   [QUANT_Q6_K] = q6_k_decode_row,
+                   [QUANT_IQ2_XXS] = iq2_xxs_decode_row,
+                   [QUANT_IQ2_XS] = iq2_xs_decode_row},
     .quantize_q8_32 = quantize_q8_32,
     .quantize_q8_256 = quantize_q8_256,
     .weighted_sum = weighted_sum,

@@ -1,4 +1,4 @@
-/* quantize_row.h - floats to int8 activation rows (layouts in quant/quant.h); private to kernels*.c.
+/* quantize_row.h - floats to int8 activation rows (layouts in quant.h); private to kernels*.c.
  *
  *   A table gives the function that quantises one block of 32 or 256; nothing in it depends on the
  *   order of sums, so that all tables agree bit for bit. */
@@ -13,12 +13,12 @@
 /* qs[n] of one block; returns its scale. */
 typedef float (*quantize_block)(int8_t *qs, const float *x, size_t n);
 
-/* The scale of a block whose largest magnitude is amax: d = amax / 127; *inverse <- 1 / d. False if all qs
- * are zero: a block with a NaN or an infinity has scale NaN, so that the damage stays visible; one so small
- * that 1 / d overflows has scale 0, as nothing in it is worth keeping. */
+/* The scale of a block whose largest magnitude is amax: d = amax / 127; *inverse <- 1 / d. False if
+ * all qs are zero: a block with a NaN or an infinity has scale NaN, so that the damage stays
+ * visible; one so small that 1 / d overflows has scale 0, as nothing in it is worth keeping. */
 static inline bool quantize_scale(float amax, float *d, float *inverse) {
     const float largest = 3.4028235e38f;
-    bool        is_finite = amax <= largest;
+    bool is_finite = amax <= largest;
     *d = amax / 127.0f;
     *inverse = 1.0f / *d;
     if (is_finite && *inverse <= largest) return true;

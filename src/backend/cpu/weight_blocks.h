@@ -10,8 +10,8 @@
  *   Ranges  q <= 86, q * |x| of two neighbours below 2^15; |scale| <= 128, |min| <= 4096.
  *   Order   Integers and exact products only: the same bits under every instruction set.
  *
- *   One text, compiled with each file's flags: plain loops of 8 or 32 bytes, which compilers turn into
- *   vectors. Little-endian. */
+ *   One text, compiled with each file's flags: plain loops of 8 or 32 bytes, which compilers turn
+ *   into vectors. Little-endian. */
 #ifndef DS4_BACKEND_CPU_WEIGHT_BLOCKS_H
 #define DS4_BACKEND_CPU_WEIGHT_BLOCKS_H
 
@@ -24,14 +24,14 @@ enum { K_ELEMS = 256, K_GROUPS = 16, K_RUN = 32 };
 typedef struct {
     uint8_t q[K_ELEMS];
     int16_t scale[K_GROUPS], min[K_GROUPS];
-    float   d, dmin; /* dmin is 0 for a type with an offset */
-    int     offset;  /* 0 for a type with minimums */
+    float d, dmin; /* dmin is 0 for a type with an offset */
+    int offset;    /* 0 for a type with minimums */
 } k_block;
 
 typedef void (*k_unpack)(k_block *k, const uint8_t *block);
 
-/* q[32] = bits [shift, shift + n_bits) of in[32]; eight bytes at a time, where what comes over from a
- * neighbour falls to the mask. */
+/* q[32] = bits [shift, shift + n_bits) of in[32]; eight bytes at a time, where what comes over from
+ * a neighbour falls to the mask. */
 static inline void k_take_bits(uint8_t *q, const uint8_t *in, int shift, int n_bits) {
     uint64_t mask = 0x0101010101010101u * ((1u << n_bits) - 1);
     for (int i = 0; i < K_RUN; i += 8) {
@@ -113,7 +113,7 @@ static inline void q5_k_unpack(k_block *k, const uint8_t *block) {
 
 static inline void q6_k_unpack(k_block *k, const uint8_t *block) {
     for (int run = 0; run < 8; run++) {
-        int      half = run / 4, r = run % 4;
+        int half = run / 4, r = run % 4;
         uint8_t *q = k->q + K_RUN * run;
         k_take_bits(q, block + 64 * half + K_RUN * (r & 1), r < 2 ? 0 : 4, 4);
         k_add_bits(q, block + 128 + K_RUN * half, 2 * r, 2, 4);
@@ -125,10 +125,10 @@ static inline void q6_k_unpack(k_block *k, const uint8_t *block) {
 /* Magnitudes reach 43. */
 enum { IQ2_OFFSET = 43 };
 
-/* 43 +- eight magnitudes, + where the bit of `signs` is clear; no byte borrows from its neighbour. */
+/* 43 +- eight magnitudes, + where the bit of `signs` is clear; no byte borrows from the next. */
 static inline uint64_t iq2_codes(uint64_t magnitudes, uint8_t signs) {
     const uint64_t ones = 0x0101010101010101u, offset = IQ2_OFFSET * ones;
-    /* Byte j of the mask is all ones if bit j is set: alone in its byte, then carried to the top. */
+    /* Byte j of the mask is all ones if bit j is set: alone in its byte, then carried up. */
     uint64_t bit = signs * ones & 0x8040201008040201u;
     uint64_t mask = ((bit + 0x7f * ones) >> 7 & ones) * 0xff;
     return ((offset + magnitudes) & ~mask) | ((offset - magnitudes) & mask);
@@ -138,7 +138,7 @@ static inline uint64_t iq2_codes(uint64_t magnitudes, uint8_t signs) {
 static inline void iq2_xxs_unpack(k_block *k, const uint8_t *block) {
     for (int run = 0; run < 8; run++) {
         const uint8_t *index = block + 2 + 8 * run;
-        uint32_t       bits = load_u32(index + 4);
+        uint32_t bits = load_u32(index + 4);
         for (int i = 0; i < 4; i++) {
             uint64_t q = iq2_codes(iq2_xxs_grid[index[i]], iq2_signs[bits >> 7 * i & 127]);
             memcpy(k->q + K_RUN * run + 8 * i, &q, sizeof q);
@@ -159,8 +159,8 @@ static inline void iq2_xs_unpack(k_block *k, const uint8_t *block) {
     k_set_offset(k, 0.125f * load_f16(block), IQ2_OFFSET);
 }
 
-/* The values of a block. Products are exact, so that only the subtraction of a minimum rounds: the bits
- * are those of the codec. */
+/* The values of a block. Products are exact, so that only the subtraction of a minimum rounds: the
+ * bits are those of the codec. */
 static void k_decode_block(float *out, const k_block *k) {
     for (int g = 0; g < K_GROUPS; g++) {
         /* Subtracting +0 leaves a minus zero as it is. */
@@ -178,10 +178,10 @@ static inline void k_decode_row(float *out, const uint8_t *row, size_t n, size_t
     }
 }
 
-/* MXFP4: 2^(e - 128), half the scale, for the doubled values of mxfp4_values. Finite for every byte. */
+/* MXFP4: 2^(e - 128), half the scale, for the doubled values of mxfp4_values. Always finite. */
 static inline float mxfp4_half_scale(uint8_t e) {
     uint32_t bits = e >= 2 ? (uint32_t)(e - 1) << 23 : 0x200000u << e;
-    float    s;
+    float s;
     memcpy(&s, &bits, sizeof s);
     return s;
 }
