@@ -37,8 +37,8 @@ test: all check-programs fuzz-programs sanitized
 check-clang:
 	+$(MAKE) B=build/clang CC=clang WERROR=-Werror OPT=-O1 all check-programs fuzz-programs
 
-# The kernel tables of AArch64 on another processor: cross-compiled, statically linked, emulated. The other
-# tests do not depend on the instruction set.
+# The kernel tables of AArch64 on another processor: cross-compiled, statically linked, emulated.
+# The other tests do not depend on the instruction set.
 NEON_CC  := aarch64-linux-gnu-gcc
 NEON_OBJ := $(patsubst %.c,build/neon/%.o,tests/kernels/test_kernels.c \
               $(wildcard tests/support/kernel_*.c src/backend/cpu/kernels*.c src/quant/*.c))
@@ -61,7 +61,7 @@ $(FUZZ_NAMES:%=fuzz-%): fuzz-%:
 	    build/fuzz/libds4.a $(patsubst %.c,build/fuzz/%.o,$(wildcard tests/support/*.c))
 	clang -fsanitize=fuzzer,address,undefined build/fuzz/tests/fuzz/fuzz_$*.o \
 	    $(patsubst %.c,build/fuzz/%.o,$(wildcard tests/support/*.c)) build/fuzz/libds4.a \
-	    -lm -pthread -o build/fuzz/fuzz_$*
+	    -lcmocka -lm -pthread -o build/fuzz/fuzz_$*
 	@mkdir -p build/fuzz/corpus/$*
 	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 \
 	    -artifact_prefix=build/fuzz/$*- build/fuzz/corpus/$* tests/fuzz/corpus/$*

@@ -10,31 +10,35 @@
 /* Weights of one call: 64 rows of 4096 stay in the second cache but for F32. */
 enum { N = 4096, N_W = 64, MAX_X = 16 };
 
+/* Processor time of this thread: other programs do not count. */
 static double now_s(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* What a row of the report measures. */
 typedef struct {
     const cpu_kernels *k;
-    const quant_info  *info;
+    const quant_info *info;
     void (*run)(const cpu_kernels *k, const quant_info *info, size_t n_x);
     size_t n_x;
 } job;
 
-static float         out[MAX_X * N];
-static uint8_t      *w, *x;
+static float out[MAX_X * N];
+static uint8_t *w, *x;
 static const uint8_t scales[N / FP4_BLOCK];
 
 static void run_dot(const cpu_kernels *k, const quant_info *info, size_t n_x) {
-    size_t       unit = info->act == ACT_F32 ? sizeof(float) : 1;
-    cpu_dot_args a = {.out = out, .out_stride = N_W, .w = w, .x = x, .n_w = N_W, .n_x = n_x, .n = N};
+    size_t unit = info->act == ACT_F32 ? sizeof(float) : 1;
+    cpu_dot_args a = {
+        .out = out, .out_stride = N_W, .w = w, .x = x, .n_w = N_W, .n_x = n_x, .n = N};
     a.w_stride = quant_row_bytes(info, N) / unit;
     a.x_stride = act_row_bytes(info->act, N) / unit;
-    if (info->act == ACT_F32) k->dot_f32(&a);
-    else k->dot_q8[info->type](&a);
+    if (info->act == ACT_F32)
+        k->dot_f32(&a);
+    else
+        k->dot_q8[info->type](&a);
 }
 
 static void run_decode(const cpu_kernels *k, const quant_info *info, size_t n_x) {
@@ -47,10 +51,10 @@ static double time_of(const job *j) {
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
         double start = now_s(), end;
-        long   n_calls = 0;
+        long n_calls = 0;
         do {
-            j->run(j->k, j->info, j->n_x);
-            n_calls++;
+            for (int call = 0; call < 8; call++) j->run(j->k, j->info, j->n_x);
+            n_calls += 8;
             end = now_s();
         } while (end - start < 0.02);
         double each = (end - start) / (double)n_calls;
@@ -59,13 +63,14 @@ static double time_of(const job *j) {
     return best;
 }
 
-static void print_row(const cpu_kernels *k, const char *what, double s, size_t n_results, size_t n_bytes) {
+static void print_row(const cpu_kernels *k, const char *what, double s, size_t n_results,
+                      size_t n_bytes) {
     printf("%-8s %-24s %9.3f ns %8.2f GB/s\n", k->name, what, s * 1e9 / (double)n_results,
            (double)n_bytes / s * 1e-9);
 }
 
 static void bench_type(const cpu_kernels *k, const quant_info *info) {
-    char   what[40];
+    char what[40];
     size_t row_bytes = quant_row_bytes(info, N), mark = rows_mark();
     w = rows_alloc(N_W * row_bytes, 0);
     x = rows_alloc(MAX_X * act_row_bytes(info->act, N), 0);
@@ -111,10 +116,11 @@ static void run_fp4(const cpu_kernels *k, const quant_info *info, size_t n_x) {
 
 static void bench_others(const cpu_kernels *k) {
     const quant_info *f32 = quant_find(QUANT_F32);
-    size_t            mark = rows_mark();
+    size_t mark = rows_mark();
     w = rows_alloc(16 * N * sizeof(float), 0);
     x = rows_alloc(2 * N, 0);
-    for (size_t i = 0; i < 16; i++) rows_make_weight(w + i * N * sizeof(float), f32, N, ROWS_RANDOM);
+    for (size_t i = 0; i < 16; i++)
+        rows_make_weight(w + i * N * sizeof(float), f32, N, ROWS_RANDOM);
     print_row(k, "quantize_q8_32", time_of(&(job){k, f32, run_q8_32, 1}), N, N * sizeof(float));
     print_row(k, "quantize_q8_256", time_of(&(job){k, f32, run_q8_256, 1}), N, N * sizeof(float));
     print_row(k, "weighted_sum 8 x 32 rows", time_of(&(job){k, f32, run_sum, 8}), 8 * 32 * 512,
@@ -125,8 +131,8 @@ static void bench_others(const cpu_kernels *k) {
 }
 
 int kernel_bench(void) {
-    size_t             n_types;
-    const quant_info  *types = quant_table(&n_types);
+    size_t n_types;
+    const quant_info *types = quant_table(&n_types);
     const cpu_kernels *k;
     printf("%-8s %-24s %12s %13s\n", "table", "entry", "each", "weights");
     for (size_t i = 0; (k = cpu_kernels_at(i)); i++) {

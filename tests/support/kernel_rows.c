@@ -23,18 +23,20 @@ static int random_int(int lo, int hi) {
 
 /* ---- memory ---- */
 
-/* A stack of mappings, each with a page behind it that nobody may touch; what is freed is lent again. */
+/* A stack of mappings, each with a page behind it that nobody may touch; what is freed is lent
+ * again. */
 enum { MAX_BLOCKS = 256 };
 static struct {
     uint8_t *base;
-    size_t   n_bytes; /* without the page */
+    size_t n_bytes; /* without the page */
 } blocks[MAX_BLOCKS];
 static size_t n_blocks;
 
 static void map_block(size_t i, size_t n_bytes, size_t page) {
     if (blocks[i].base) munmap(blocks[i].base, blocks[i].n_bytes + page);
     n_bytes = (n_bytes + page - 1) / page * page;
-    uint8_t *base = mmap(NULL, n_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *base =
+        mmap(NULL, n_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED || mprotect(base + n_bytes, page, PROT_NONE) != 0) abort();
     blocks[i].base = base;
     blocks[i].n_bytes = n_bytes;
@@ -62,7 +64,7 @@ void rows_free_to(size_t mark) {
 /* Where a block keeps its f16 scale and minimum; -1 if absent. */
 static const struct {
     quant_type type;
-    int        d_at, dmin_at;
+    int d_at, dmin_at;
 } scale_fields[] = {
     {QUANT_Q8_0, 0, -1},   {QUANT_Q4_0, 0, -1},    {QUANT_Q2_K, 80, 82},
     {QUANT_Q3_K, 108, -1}, {QUANT_Q4_K, 0, 2},     {QUANT_Q5_K, 0, 2},
@@ -104,7 +106,7 @@ static float make_float(rows_kind kind) {
 
 /* Scales for block i. IQ2 values are eighths of d times an integer. */
 static void make_scale(uint8_t *block, quant_type type, rows_kind kind) {
-    bool     is_mxfp4 = type == QUANT_MXFP4, is_iq2 = type == QUANT_IQ2_XXS || type == QUANT_IQ2_XS;
+    bool is_mxfp4 = type == QUANT_MXFP4, is_iq2 = type == QUANT_IQ2_XXS || type == QUANT_IQ2_XS;
     uint16_t one = f32_to_f16(is_iq2 ? 8.0f : 1.0f), exponent_step = 0x400;
     switch (kind) {
     case ROWS_EXACT:
@@ -119,14 +121,16 @@ static void make_scale(uint8_t *block, quant_type type, rows_kind kind) {
 
 void rows_make_weight(void *row, const quant_info *info, size_t n, rows_kind kind) {
     static const uint8_t extreme[] = {0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x08, 0x88};
-    uint8_t             *b = row;
-    size_t               n_bytes = quant_row_bytes(info, n);
+    uint8_t *b = row;
+    size_t n_bytes = quant_row_bytes(info, n);
     if (info->type == QUANT_F32) {
         for (size_t i = 0; i < n; i++) ((float *)row)[i] = make_float(kind);
         return;
     }
     for (size_t i = 0; i < n_bytes; i++)
-        b[i] = kind == ROWS_ZERO ? 0 : kind == ROWS_MAX ? extreme[rows_random() % 8] : (uint8_t)rows_random();
+        b[i] = kind == ROWS_ZERO  ? 0
+               : kind == ROWS_MAX ? extreme[rows_random() % 8]
+                                  : (uint8_t)rows_random();
     if (kind == ROWS_RANDOM || kind == ROWS_NEGATIVE) quant_tame_row(info->type, row, n, 1.0f);
     for (size_t i = 0; i < n / info->block_elems; i++, b += info->block_bytes) {
         make_scale(b, info->type, kind);
@@ -166,7 +170,7 @@ void rows_make_act(void *row, act_kind act, size_t n, rows_kind kind) {
         for (size_t i = 0; i < n; i++) ((float *)row)[i] = make_float(kind);
         return;
     }
-    size_t  block = act == ACT_Q8_32 ? ACT_BLOCK_32 : ACT_BLOCK_256;
+    size_t block = act == ACT_Q8_32 ? ACT_BLOCK_32 : ACT_BLOCK_256;
     int8_t *qs = row, *sums = qs + n + n / block * sizeof(float);
     /* Runs of one sign reach the largest sums of neighbours; every second block has them. */
     for (size_t i = 0; i < n; i++)
@@ -188,9 +192,9 @@ void rows_make_act(void *row, act_kind act, size_t n, rows_kind kind) {
 /* With the sign of dmin turned, d * q - dmin * m becomes d * q + dmin * m: the larger of the two in
  * magnitude is the sum of both magnitudes. */
 static void magnitudes(float *out, const quant_info *info, const uint8_t *block) {
-    float   turned[ACT_BLOCK_256];
+    float turned[ACT_BLOCK_256];
     uint8_t copy[256];
-    int     at = dmin_at(info->type);
+    int at = dmin_at(info->type);
     info->decode_row(out, block, info->block_elems);
     if (at >= 0) {
         memcpy(copy, block, info->block_bytes);
@@ -213,10 +217,10 @@ static double dot_floats(const float *w, const float *x, size_t n, double *magni
 
 double rows_dot(const quant_info *info, const void *w, const void *x, size_t n, double *magnitude) {
     if (info->act == ACT_F32) return dot_floats(w, x, n, magnitude);
-    size_t         act_block = info->act == ACT_Q8_32 ? ACT_BLOCK_32 : ACT_BLOCK_256;
-    const int8_t  *qs = x;
+    size_t act_block = info->act == ACT_Q8_32 ? ACT_BLOCK_32 : ACT_BLOCK_256;
+    const int8_t *qs = x;
     const uint8_t *block = w;
-    double         sum = 0;
+    double sum = 0;
     *magnitude = 0;
     for (size_t at = 0; at < n; at += info->block_elems, block += info->block_bytes) {
         float values[ACT_BLOCK_256], sizes[ACT_BLOCK_256], d;
@@ -231,10 +235,11 @@ double rows_dot(const quant_info *info, const void *w, const void *x, size_t n, 
     return sum;
 }
 
-/* Each rounding adds at most 2^-24 of the sum of magnitudes, and at most that many lie on one product's
- * way into the result: for floats the n additions; for blocks those within a block and those of the
- * blocks; and 8 for decoding, scaling and adding up lanes. Below the normal range a rounding of a scale
- * adds up to 2^-150, which the integer sum of the products multiplies (at most 2^19 for each). */
+/* Each rounding adds at most 2^-24 of the sum of magnitudes, and at most that many lie on one
+ * product's way into the result: for floats the n additions; for blocks those within a block and
+ * those of the blocks; and 8 for decoding, scaling and adding up lanes. Below the normal range a
+ * rounding of a scale adds up to 2^-150, which the integer sum of the products multiplies (at most
+ * 2^19 for each). */
 double rows_tolerance(const quant_info *info, size_t n, double magnitude) {
     size_t act_block = info->act == ACT_Q8_32 ? ACT_BLOCK_32 : ACT_BLOCK_256;
     size_t n_steps = (info->act == ACT_F32 ? n : act_block + n / act_block) + 8;

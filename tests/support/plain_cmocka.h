@@ -1,8 +1,9 @@
 /* plain_cmocka.h - the few parts of cmocka that tests/kernels uses, as plain C, so that these tests
  * compile for machines whose cmocka is not at hand (another architecture under an emulator).
  *
- *   A test ends at its first failed assertion; the program goes on with the next one and ends with the
- *   line `N passed, N failed, N skipped`. Include it in one file of a program, instead of cmocka.h. */
+ *   A test ends at its first failed assertion; the program goes on with the next one and ends with
+ *   the line `N passed, N failed, N skipped`. Include it in one file of a program, instead of
+ *   cmocka.h. */
 #ifndef DS4_TESTS_PLAIN_CMOCKA_H
 #define DS4_TESTS_PLAIN_CMOCKA_H
 
@@ -40,13 +41,14 @@ struct CMUnitTest {
     const char *name;
     void (*test)(void **state);
 };
-#define cmocka_unit_test(f) {#f, f}
+#define cmocka_unit_test(f)                                                                        \
+    { #f, f }
 #define cmocka_run_group_tests_name(group, tests, setup, teardown)                                 \
     plain_run(group, tests, sizeof(tests) / sizeof *(tests))
 
 static inline int plain_run(const char *group, const struct CMUnitTest *tests, size_t n) {
     /* static: they keep their values over longjmp */
-    static int    n_ended[3];
+    static int n_ended[3];
     static size_t i;
     for (i = 0; i < n; i++) {
         int how = setjmp(plain_end_of_test);
