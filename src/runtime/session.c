@@ -74,7 +74,8 @@ ds4_status ds4_session_rewind(ds4_session *s, size_t n, ds4_error *err) {
         return ds4_fail(err, DS4_EINVAL, "session: rewind to %zu, it has %u tokens", n, s->n_tokens);
     if (s->is_generating) session_end(s, DS4_FINISH_CANCELED);
     uint32_t n_kept = (uint32_t)n;
-    if (n_kept < s->n_evaluated) {
+    bool     has_last = n_kept == s->n_evaluated && s->has_logits;
+    if (n_kept <= s->n_evaluated && !has_last) {
         /* The last token kept is evaluated again, for its logits. The rings reach back FORWARD_SLACK
          * positions from the highest they held; anything older has been overwritten, and everything
          * is evaluated again from the start. */
