@@ -84,4 +84,5 @@ void forward_read_streams(const forward *f, uint32_t slot, void *to) {
 
 void forward_write_streams(forward *f, uint32_t slot, const void *from) {
     f->ops->write(f->b, kept_row(f, slot, 0), from, forward_streams_bytes(f));
+    f->n_last_runs = 0; /* the last step's rows are of what the slot held before */
 }
