@@ -98,7 +98,7 @@ static ds4_status check_session(saved_session *out, const snapshot *file, const 
         return ds4_fail(err, DS4_EFULL, "%s: %u tokens, the context holds %u", path, st->n_tokens,
                         e->limits.n_ctx);
     bool is_sound = st->n_evaluated <= st->n_tokens && st->n_evaluated <= st->n_high &&
-                    st->n_high <= e->limits.n_ctx && st->n_drafted <= st->n_evaluated &&
+                    st->n_high - st->n_evaluated <= FORWARD_SLACK && st->n_drafted <= st->n_evaluated &&
                     (!e->limits.has_mtp || st->n_drafted + 1 >= st->n_evaluated);
     if (!is_sound)
         return ds4_fail(err, DS4_EFORMAT, "%s: %u tokens, %u evaluated, %u held, %u drafted: not possible",
@@ -118,7 +118,9 @@ static ds4_status check_session(saved_session *out, const snapshot *file, const 
     DS4_TRY(get_section(file, TAG_CACHE, out->n_cache, &out->cache, path, err));
     size_t n_streams = forward_streams_bytes(e->pass), n_logits = e->shape.n_vocab * sizeof(float), n;
     if (n_streams > 0) DS4_TRY(get_section(file, TAG_STREAMS, n_streams, &out->streams, path, err));
-    if (snapshot_find(file, TAG_LOGITS, &data, &n))
+    /* With nothing left to evaluate the next token can only come from them. */
+    bool needs_logits = st->n_tokens > 0 && st->n_evaluated == st->n_tokens;
+    if (needs_logits || snapshot_find(file, TAG_LOGITS, &data, &n))
         DS4_TRY(get_section(file, TAG_LOGITS, n_logits, &out->logits, path, err));
     return DS4_OK;
 }
