@@ -8,13 +8,13 @@
 #include "base/checked.h"
 #include "base/hash.h"
 #include "base/mapfile.h"
-#include "format/gguf_private.h"
 #include "quant/quant.h"
 
 enum {
     GGUF_MAGIC = 0x46554747, /* "GGUF" */
     GGUF_VERSION = 3,
     DEFAULT_ALIGNMENT = 32,
+    MIN_ALIGNMENT = 8, /* of the format; kernels read floats and 64-bit integers in place */
     MAX_ALIGNMENT = 1 << 30,
     MAX_DIMS = 4,
     MAX_ARRAY_DEPTH = 8,
@@ -250,9 +250,10 @@ static ds4_status find_alignment(parser *p, uint64_t *alignment) {
                             key.data, gguf_value_type_name(kv->type));
         bytes_cursor value = bytes_from(kv->data, (size_t)kv->n_bytes);
         uint32_t v = bytes_u32(&value);
-        if (v == 0 || (v & (v - 1)) || v > MAX_ALIGNMENT)
-            return ds4_fail(p->err, DS4_EFORMAT, "%s: key '%s': found %u, expected a power of two",
-                            p->path, key.data, v);
+        if (v < MIN_ALIGNMENT || (v & (v - 1)) || v > MAX_ALIGNMENT)
+            return ds4_fail(p->err, DS4_EFORMAT,
+                            "%s: key '%s': found %u, expected a power of two, at least %d", p->path,
+                            key.data, v, MIN_ALIGNMENT);
         *alignment = v;
     }
     return DS4_OK;

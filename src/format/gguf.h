@@ -83,6 +83,13 @@ ds4_status gguf_get_string(const gguf *g, const char *key, strview *v, bool *fou
 ds4_status gguf_item_i64(const gguf *g, const gguf_kv *kv, uint64_t i, int64_t *v, ds4_error *err);
 ds4_status gguf_item_f32(const gguf *g, const gguf_kv *kv, uint64_t i, float *v, ds4_error *err);
 
+/* Text of the file for a message: one line of valid UTF-8 without control characters whatever the
+ * file holds, cut where it gets long. */
+typedef struct {
+    char text[96];
+} gguf_shown;
+gguf_shown gguf_show(strview s);
+
 /* Walks the strings of a string array in order; starts zeroed. False at the end. Strings were checked
  * at open, so this cannot fail. */
 typedef struct {

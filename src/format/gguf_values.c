@@ -5,7 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/utf8.h"
-#include "format/gguf_private.h"
+#include "format/gguf.h"
 
 /* A value of any numeric type: an integer in sign and magnitude, or a real number. */
 typedef struct {
@@ -23,20 +23,6 @@ const char *gguf_value_type_name(gguf_value_type type) {
 size_t gguf_value_bytes(gguf_value_type type) {
     static const uint8_t n_bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return n_bytes[type];
-}
-
-gguf_shown gguf_show(strview name) {
-    gguf_shown shown;
-    const size_t n_max = sizeof shown.text - sizeof "...";
-    size_t n = name.n > n_max ? utf8_complete_prefix(name.data, n_max) : name.n;
-    bool is_utf8 = utf8_is_valid(name.data, n);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)name.data[i];
-        bool is_shown = c >= 0x80 ? is_utf8 : c >= 0x20 && c != 0x7f;
-        shown.text[i] = is_shown ? (char)c : '?';
-    }
-    strcpy(shown.text + n, n < name.n ? "..." : "");
-    return shown;
 }
 
 static ds4_status wrong_type(const gguf *g, const gguf_kv *kv, const char *expected,
@@ -201,6 +187,20 @@ ds4_status gguf_item_f32(const gguf *g, const gguf_kv *kv, uint64_t i, float *v,
     number n;
     DS4_TRY(take_number(g, kv, i, false, true, "a number", &n, err));
     return to_f32(g, kv, n, v, err);
+}
+
+gguf_shown gguf_show(strview s) {
+    gguf_shown shown;
+    const size_t n_max = sizeof shown.text - sizeof "...";
+    size_t n = s.n > n_max ? utf8_complete_prefix(s.data, n_max) : s.n;
+    bool is_utf8 = utf8_is_valid(s.data, n);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s.data[i];
+        bool is_shown = c >= 0x80 ? is_utf8 : c >= 0x20 && c != 0x7f;
+        shown.text[i] = is_shown ? (char)c : '?';
+    }
+    strcpy(shown.text + n, n < s.n ? "..." : "");
+    return shown;
 }
 
 bool gguf_next_string(const gguf_kv *kv, gguf_string_iter *it, strview *s) {

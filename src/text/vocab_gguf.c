@@ -69,9 +69,9 @@ static ds4_status check_rules(const gguf *g, const vocab *v, ds4_error *err) {
         strview_equal(pre, STRVIEW("deepseek-v3")) || hash_tokens(v) == V4_TOKENS_HASH)
         return DS4_OK;
     return ds4_fail(err, DS4_EUNSUPPORTED,
-                    "vocab: key 'tokenizer.ggml.pre': found '%.*s', expected 'joyai-llm' or "
+                    "vocab: key 'tokenizer.ggml.pre': found '%s', expected 'joyai-llm' or "
                     "'deepseek-v3', and the tokens are not those of DeepSeek V4",
-                    (int)(pre.n < 40 ? pre.n : 40), pre.data);
+                    gguf_show(pre).text);
 }
 
 /* Fills `source` with arrays in `scratch` whose strings are those of the file. */
@@ -109,8 +109,8 @@ ds4_status vocab_load(vocab **out, const gguf *g, ds4_error *err) {
     DS4_TRY(gguf_get_string(g, "tokenizer.ggml.model", &model, NULL, err));
     if (!strview_equal(model, STRVIEW("gpt2")))
         return ds4_fail(err, DS4_EUNSUPPORTED,
-                        "vocab: key 'tokenizer.ggml.model': found '%.*s', expected 'gpt2'",
-                        (int)(model.n < 40 ? model.n : 40), model.data);
+                        "vocab: key 'tokenizer.ggml.model': found '%s', expected 'gpt2'",
+                        gguf_show(model).text);
 
     arena scratch = {0};
     vocab_source source;

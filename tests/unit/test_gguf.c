@@ -492,7 +492,7 @@ static void test_nested_arrays(void **state) {
 
 static void test_alignment(void **state) {
     (void)state;
-    static const uint32_t bad[] = {0, 3, 33, 0x80000000u};
+    static const uint32_t bad[] = {0, 1, 2, 3, 4, 33, 0x80000000u};
     strbuf b;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         header(&b, 1, 1);

@@ -318,6 +318,8 @@ static void test_gguf(void **state) {
     assert_int_equal(load(&d, HAS_ALL, NULL, 259, NULL), DS4_OK);
     assert_int_equal(load(&d, HAS_ALL, "llama-bpe", 259, &err), DS4_EUNSUPPORTED);
     assert_non_null(strstr(err.message, "found 'llama-bpe'"));
+    assert_int_equal(load(&d, HAS_ALL, "a\n\x1b[31m", 259, &err), DS4_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "found 'a??[31m'")); /* a message is one line of text */
     assert_int_equal(load(&d, HAS_ALL, "joyai-llm", 258, &err), DS4_EFORMAT);
     assert_non_null(strstr(err.message, "258 items for 259 tokens"));
     for (unsigned key = HAS_MODEL; key <= HAS_ENDS; key *= 2)
