@@ -61,6 +61,8 @@ static ds4_status read_u32(const gguf *g, const char *key, uint32_t *v, uint32_t
     DS4_TRY(gguf_get_u32(g, key, &read, &found, err));
     if (!found && *v == 0 && lo > 0)
         return ds4_fail(err, DS4_EFORMAT, "%s: key '%s' is missing", gguf_path(g), key);
+    if (read != lo && lo == hi)
+        return ds4_fail(err, DS4_EFORMAT, "%s: '%s': found %u, expected %u", gguf_path(g), key, read, lo);
     if (read < lo || read > hi)
         return ds4_fail(err, DS4_EFORMAT, "%s: '%s': found %u, expected %u to %u", gguf_path(g), key,
                         read, lo, hi);
@@ -111,6 +113,9 @@ static ds4_status read_clamps(const config *c, const gguf *g, const char *key, f
                             key, (unsigned long long)kv->n_items, c->n_layer);
         uint64_t last = kv->n_items - 1;
         DS4_TRY(gguf_item_f32(g, kv, il < last ? il : last, &clamp[il], err));
+        if (!isfinite(clamp[il]))
+            return ds4_fail(err, DS4_EFORMAT, "%s: '%s': entry %u: found %g, expected a finite number",
+                            gguf_path(g), key, il < last ? il : (uint32_t)last, (double)clamp[il]);
     }
     return DS4_OK;
 }
@@ -130,8 +135,8 @@ static ds4_status read_rope(config *c, const gguf *g, ds4_error *err) {
     DS4_TRY(gguf_get_string(g, PREFIX "rope.scaling.type", &type, &found, err));
     if (!found || strview_equal(type, STRVIEW("none"))) return DS4_OK;
     if (!strview_equal(type, STRVIEW("yarn")))
-        return ds4_fail(err, DS4_EUNSUPPORTED, "%s: '" PREFIX "rope.scaling.type': found '%.*s', "
-                        "expected 'yarn' or 'none'", gguf_path(g), (int)type.n, type.data);
+        return ds4_fail(err, DS4_EUNSUPPORTED, "%s: '" PREFIX "rope.scaling.type': found '%s', "
+                        "expected 'yarn' or 'none'", gguf_path(g), gguf_show(type).text);
     DS4_TRY(read_f32(g, PREFIX "rope.scaling.factor", &r->factor, 1.0f, 1e6f, err));
     DS4_TRY(read_f32(g, PREFIX "rope.scaling.original_context_length", &r->original_ctx, 1, 1e9f, err));
     DS4_TRY(read_f32(g, PREFIX "rope.scaling.yarn_beta_fast", &r->beta_fast, 1e-6f, 1e6f, err));
@@ -200,6 +205,28 @@ static ds4_status read_attention(config *c, const gguf *g, ds4_error *err) {
     return DS4_OK;
 }
 
+/* Widths that are products of two keys. */
+static ds4_status check_products(const config *c, const gguf *g, ds4_error *err) {
+    const struct {
+        const char *what;
+        uint32_t    n, width;
+    } products[] = {
+        {"streams", c->n_stream, c->n_embd},
+        {"heads", c->n_head, c->head_dim},
+        {"indexer heads", c->n_index_head, c->index_dim},
+        {"output groups", c->n_out_group, c->n_out_rank},
+    };
+    const uint64_t max = CONFIG_MAX_WIDTH * 4u;
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+        uint64_t total = (uint64_t)products[i].n * products[i].width;
+        if (total > max)
+            return ds4_fail(err, DS4_EFORMAT, "%s: found %u %s of %u, expected at most %llu in all",
+                            gguf_path(g), products[i].n, products[i].what, products[i].width,
+                            (unsigned long long)max);
+    }
+    return DS4_OK;
+}
+
 /* Family B appends the MTP block to the layers: block_count then counts it. */
 static void split_off_mtp(config *c, const gguf *g) {
     while (c->n_layer > 1 && layer_tensor(g, c->n_layer - 1, "nextn.hnorm.weight")) {
@@ -214,9 +241,8 @@ ds4_status config_read(config *out, const gguf *g, ds4_error *err) {
     memset(&c, 0, sizeof c); /* padding too: the fingerprint reads the struct as bytes */
     DS4_TRY(gguf_get_string(g, "general.architecture", &architecture, NULL, err));
     if (!strview_equal(architecture, STRVIEW("deepseek4")))
-        return ds4_fail(err, DS4_EUNSUPPORTED, "%s: 'general.architecture': found '%.*s', expected "
-                        "'deepseek4'", gguf_path(g), (int)(architecture.n < 64 ? architecture.n : 64),
-                        architecture.data);
+        return ds4_fail(err, DS4_EUNSUPPORTED, "%s: 'general.architecture': found '%s', expected "
+                        "'deepseek4'", gguf_path(g), gguf_show(architecture).text);
     DS4_TRY(read_u32(g, PREFIX "block_count", &c.n_layer, 1, CONFIG_MAX_LAYERS - 1, err));
     split_off_mtp(&c, g);
     derive_shape(&c, g);
@@ -233,10 +259,7 @@ ds4_status config_read(config *out, const gguf *g, ds4_error *err) {
     DS4_TRY(read_attention(&c, g, err));
     DS4_TRY(read_experts(&c, g, err));
     DS4_TRY(read_rope(&c, g, err));
-    if ((uint64_t)c.n_embd * c.n_stream > CONFIG_MAX_WIDTH * 4u ||
-        (uint64_t)c.n_head * c.head_dim > CONFIG_MAX_WIDTH * 4u)
-        return ds4_fail(err, DS4_EFORMAT, "%s: %u streams of %u, %u heads of %u: too wide", gguf_path(g),
-                        c.n_stream, c.n_embd, c.n_head, c.head_dim);
+    DS4_TRY(check_products(&c, g, err));
     memcpy(out, &c, sizeof c);
     return DS4_OK;
 }
