@@ -6,6 +6,7 @@
 
 #include "base/utf8.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -384,6 +385,7 @@ bool json_take_members(const json_node *object, const json_node ***members, size
 
 void json_write_string(strbuf *out, strview text) {
     static const char plain[] = "\"\\\n\r\t\b\f", escaped[] = "\"\\nrtbf";
+    if (text.n == 0) text.data = ""; /* it may be NULL, which has no places */
     strbuf_putc(out, '"');
     size_t run = 0;
     for (size_t i = 0; i <= text.n; i++) {
@@ -399,22 +401,44 @@ void json_write_string(strbuf *out, strview text) {
     strbuf_putc(out, '"');
 }
 
+static bool reads_back(const char *digits, int n, int point, double v) {
+    char text[48];
+    snprintf(text, sizeof text, "%.*se%d", n, digits, point - n);
+    return strtod(text, NULL) == v;
+}
+
+/* The next greater number of n digits. */
+static void increment(char *digits, int n, int *point) {
+    while (n > 0 && digits[n - 1] == '9') digits[--n] = '0';
+    if (n > 0) {
+        digits[n - 1]++;
+    } else {
+        digits[0] = '1';
+        ++*point;
+    }
+}
+
 /* The fewest significant digits that read back as v > 0: digits[] and v = 0.d1d2... * 10^*point. */
 static void shortest_digits(double v, char digits[LONGEST_DOUBLE + 1], int *n_digits, int *point) {
-    char text[48];
-    for (int precision = 0; precision < LONGEST_DOUBLE; precision++) {
-        snprintf(text, sizeof text, "%.*e", precision, v);
-        int   n = 0;
-        char *at = text;
-        for (; *at != 'e'; at++)
-            if (*at >= '0' && *at <= '9') digits[n++] = *at;
-        *n_digits = n;
+    /* If DBL_DIG digits or less are enough, rounding to DBL_DIG gives them, and zeros. That does not
+     * hold for subnormal numbers. */
+    int n = v >= DBL_MIN ? DBL_DIG : 1, exponent;
+    /* Below a power of two the next double is half as far away as above it: the nearest number of n
+     * digits may be too far below it while the next greater one is near enough. */
+    const bool is_power = frexp(v, &exponent) == 0.5;
+    for (;; n++) {
+        char text[48], *at = text;
+        snprintf(text, sizeof text, "%.*e", n - 1, v);
+        for (int i = 0; *at != 'e'; at++)
+            if (*at >= '0' && *at <= '9') digits[i++] = *at;
         *point = atoi(at + 1) + 1;
-        char back[48];
-        snprintf(back, sizeof back, "%.*se%d", n, digits, *point - n);
-        if (strtod(back, NULL) == v) break; /* with 17 digits at the latest */
+        if (n == LONGEST_DOUBLE || reads_back(digits, n, *point, v)) break;
+        if (!is_power) continue;
+        increment(digits, n, point);
+        if (reads_back(digits, n, *point, v)) break;
     }
-    while (*n_digits > 1 && digits[*n_digits - 1] == '0') --*n_digits;
+    while (n > 1 && digits[n - 1] == '0') n--;
+    *n_digits = n;
 }
 
 void json_write_double(strbuf *out, double v) {
