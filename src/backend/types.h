@@ -91,7 +91,7 @@ typedef struct {
     uint32_t           n_layers;
     uint32_t           n_slots;
     uint32_t           n_ctx; /* positions 0 .. n_ctx - 1 */
-    uint32_t           slack; /* positions cache_rewind can take back exactly */
+    uint32_t           slack; /* positions that a slot can be taken back exactly */
     bool               is_packed; /* rows on the FP8 / FP4 grids; false: floats */
 } cache_plan;
 

@@ -1,3 +1,5 @@
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,11 +13,20 @@ const char *ds4_version(void) {
     return DS4_VERSION;
 }
 
+/* The kernel tables of backend/cpu that are built for this kind of processor. */
+#if defined(__x86_64__)
+#define BUILT_KERNELS "ref avx2 avx512"
+#elif defined(__aarch64__)
+#define BUILT_KERNELS "ref neon"
+#else
+#define BUILT_KERNELS "ref"
+#endif
+
 const char *ds4_build_info(void) {
 #if defined(__clang__)
-    return "cpu; clang " __clang_version__;
+    return "cpu " BUILT_KERNELS "; clang " __clang_version__;
 #else
-    return "cpu; gcc " __VERSION__;
+    return "cpu " BUILT_KERNELS "; gcc " __VERSION__;
 #endif
 }
 
@@ -180,6 +191,30 @@ static void fill_info(ds4_engine *e, uint32_t n_threads) {
     };
 }
 
+DS4_PRINTF(2, 3) static void log_line(const ds4_engine *e, const char *fmt, ...) {
+    char    line[512];
+    va_list args;
+    if (!e->options.on_log) return;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    e->options.on_log(e->options.user, line);
+}
+
+static void log_engine(const ds4_engine *e, const char *path) {
+    const ds4_model_info  *i = &e->info;
+    const ds4_memory_plan *p = &e->plan;
+    const double           mib = 1 << 20;
+    log_line(e, "%s: %.200s, %u layers, width %u, %u experts (%u used), %.2f M parameters", path, i->name,
+             i->n_layer, i->n_embd, i->n_expert, i->n_expert_used, (double)i->n_params / 1e6);
+    log_line(e, "device %s, kernels %s, %u threads, numerics %s%s", i->device, i->kernels, i->n_threads,
+             e->limits.is_plain ? "plain" : "model", i->has_mtp ? ", MTP block" : "");
+    log_line(e, "%u sessions of %u tokens: mapped file %.1f MiB, copies %.1f, scratch %.1f, "
+             "each session %.1f + %.1f MiB", e->limits.n_slots, i->n_ctx, (double)p->file / mib,
+             (double)p->weights / mib, (double)p->scratch / mib, (double)p->session_fixed / mib,
+             (double)p->session_growth / mib);
+}
+
 static ds4_status open_engine(ds4_engine *e, const char *path, ds4_error *err) {
     DS4_TRY(read_model(e, path, err));
     DS4_TRY(load_vocab(e, err));
@@ -191,6 +226,7 @@ static ds4_status open_engine(ds4_engine *e, const char *path, ds4_error *err) {
     DS4_TRY(allocate(e, err));
     DS4_TRY(name_model(e, path, err));
     fill_info(e, e->options.n_threads);
+    log_engine(e, path);
     return DS4_OK;
 }
 

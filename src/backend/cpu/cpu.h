@@ -120,7 +120,7 @@ static inline void *cpu_cache_row(const cpu_backend *b, uint32_t slot, uint32_t 
 void cpu_kv_load(const cpu_backend *b, uint32_t layer, float *x, const void *row);
 void cpu_index_load(const cpu_backend *b, uint32_t layer, float *x, const void *row);
 
-/* fmaxf and fminf are calls where NaN has to be looked after; here the other number wins over a NaN in a. */
+/* fmaxf and fminf are library calls, as they have to look after NaN; here a NaN gives b, whichever it is. */
 static inline float cpu_max(float a, float b) {
     return a > b ? a : b;
 }

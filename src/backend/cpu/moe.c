@@ -128,8 +128,8 @@ static void gate_up_range(cpu_backend *b, void *arg, uint32_t first, uint32_t en
             float *g = gate + (size_t)(pair + x) * n_ff + row;
             float *u = b->moe_up + (size_t)(pair + x) * n_ff + row;
             for (uint32_t c = 0; c < n; c++) {
-                float gc = clamp > 0 ? cpu_min(g[c], clamp) : g[c];
-                float uc = clamp > 0 ? cpu_max(cpu_min(u[c], clamp), -clamp) : u[c];
+                float gc = clamp > 0 ? cpu_min(clamp, g[c]) : g[c];
+                float uc = clamp > 0 ? cpu_max(-clamp, cpu_min(clamp, u[c])) : u[c];
                 g[c] = gc / (1.0f + expf(-gc)) * uc;
             }
         }
