@@ -191,7 +191,8 @@ static void test_dot_values(void **state) {
             for (size_t i = 0, n; (n = row_length(&types[t], i)) > 0; i++) {
                 size_t shape = how++ % N_OF(shapes);
                 dot_case c = make_case(&types[t], n, shapes[shape][0], shapes[shape][1],
-                                       kinds % ROWS_N_KINDS, kinds / ROWS_N_KINDS);
+                                       (rows_kind)(kinds % ROWS_N_KINDS),
+                                       (rows_kind)(kinds / ROWS_N_KINDS));
                 check_values(&c, how % 11);
                 rows_free_to(0);
             }
@@ -244,6 +245,7 @@ static void test_dot_order(void **state) {
 /* Without rows nothing is written. */
 static void test_dot_empty(void **state) {
     (void)state;
+    float none[1];
     static const part parts[] = {{0, 0, 0, 3}, {0, 5, 0, 0}, {0, 0, 0, 0}};
     size_t n_types;
     const quant_info *types = quant_table(&n_types);
@@ -252,7 +254,7 @@ static void test_dot_empty(void **state) {
         dot_case c = make_case(&types[t], 256, 5, 3, ROWS_RANDOM, ROWS_RANDOM);
         const cpu_kernels *k;
         for (size_t i = 0; (k = cpu_kernels_at(i)); i++)
-            for (size_t j = 0; j < N_OF(parts); j++) run_dots(NULL, k, &c, parts[j], 0);
+            for (size_t j = 0; j < N_OF(parts); j++) run_dots(none, k, &c, parts[j], 0);
         rows_free_to(0);
     }
 }
