@@ -20,13 +20,13 @@ static const manual PAGE = {
     .summary = "the model's text as a message: reasoning, content, tool calls",
     .synopsis = "parse [FILE]",
     .description =
-        "Reads a JSON object: \"text\", what the model wrote after the prompt, end marker included; "
-        "\"thinking_mode\", \"thinking\" or \"chat\" (the default), the mode of the prompt; and "
+        "Reads a JSON object: \"text\", what the model wrote after the prompt, end marker "
+        "included; \"thinking_mode\", \"thinking\" or \"chat\" (the default), the mode of the prompt; and "
         "\"tools\", the declared tools in the OpenAI form.\n"
         "Writes the assistant's message as one JSON object: role, content, reasoning_content and "
         "tool_calls. Without tools only the exact markup of calls counts, and values are copied "
-        "unchecked; with an empty array no call counts; with a list also mistakes that the model is "
-        "known to make. Markup that cannot be read is content.",
+        "unchecked; with an empty array no call counts; with a list also mistakes that the "
+        "model is known to make. Markup that cannot be read is content.",
     .examples = "ds4 parse reply.json\n"
                 "printf '{\"text\": \"Hello.\"}' | ds4 parse",
 };
@@ -41,7 +41,8 @@ static ds4_status read_mode(bool *is_thinking, const json_node *root, ds4_error 
         *is_thinking = strview_equal(mode->text, STRVIEW("thinking"));
         if (*is_thinking || strview_equal(mode->text, STRVIEW("chat"))) return DS4_OK;
     }
-    return ds4_fail(err, DS4_EFORMAT, "found %s as 'thinking_mode', expected \"thinking\" or \"chat\"",
+    return ds4_fail(err, DS4_EFORMAT,
+                    "found %s as 'thinking_mode', expected \"thinking\" or \"chat\"",
                     mode->type == JSON_STRING ? "another text" : json_type_name(mode));
 }
 

@@ -69,7 +69,7 @@ static bool fits_block(const call_tag *t, strview word, bool is_whole, bool is_e
     return !(is_whole && is_other) && word.n >= (is_whole ? 1 : 0) && word.n <= WORD_MAX;
 }
 
-/* The kind of tag that the word makes or, when it is not whole yet, may make; 0: none that is allowed. */
+/* The kind of tag that the word makes or, when it is not whole yet, may make; 0: none that may come. */
 static unsigned kind_of(const call_tag *t, strview word, bool is_whole, bool is_end) {
     bool is_invoke = fits(word, STRVIEW("invoke"), is_whole);
     bool is_parameter = fits(word, STRVIEW("parameter"), is_whole);

@@ -6,9 +6,9 @@
  *         marker  word       attributes
  *
  *   Nothing is escaped: a name ends at the first quote that is followed by '>', so it may contain
- *   quotes. White space may stand around the attributes. A lenient reader also takes what the model is
- *   known to write by mistake: blocks of another name, and as markers `DSML｜`, ASCII bars, a space
- *   after the marker, or no marker at all (then only words that the model knows).
+ *   quotes. White space may stand around the attributes. A lenient reader also takes what the model
+ *   is known to write by mistake: blocks of another name, and as markers `DSML｜`, ASCII bars, a
+ *   space after the marker, or no marker at all (then only words that the model knows).
  *
  *   Owner    The caller stores the struct; views are lent until the next start.
  *   Memory   No allocation: a tag longer than CALL_TAG_MAX is none. */

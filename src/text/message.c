@@ -36,11 +36,12 @@ static bool has_duplicates(const json_node *object) {
 /* Arguments with a key twice are printed anew; all others stay as the model wrote them. */
 static void settle_duplicates(message_call *call) {
     json_doc doc = {0};
-    ds4_status status = json_parse(&doc, call->arguments.data, call->arguments.n, "arguments", NULL);
-    if (status == DS4_ENOMEM) call->arguments.is_failed = true;
+    strbuf *text = &call->arguments;
+    ds4_status status = json_parse(&doc, text->data, text->n, "arguments", NULL);
+    if (status == DS4_ENOMEM) text->is_failed = true;
     if (status == DS4_OK && doc.root->type == JSON_OBJECT && has_duplicates(doc.root)) {
-        strbuf_truncate(&call->arguments, 0);
-        json_write_python(&call->arguments, doc.root);
+        strbuf_truncate(text, 0);
+        json_write_python(text, doc.root);
     }
     json_release(&doc);
 }

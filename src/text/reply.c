@@ -5,9 +5,9 @@
  *                                   +------- end marker ---+-------------------------------+
  *
  * Bytes that are not UTF-8 become U+FFFD on the way in, so that all events are valid UTF-8. In
- * reasoning and content a '<' starts text that is held back while it may become one of the markers that
- * end this part. In content it is then offered to the reader of tool calls, together with up to two
- * newlines before it, which would belong to the block; what that gives back is content. */
+ * reasoning and content a '<' starts text that is held back while it may become one of the markers
+ * that end this part. In content it is then offered to the reader of tool calls, together with up
+ * to two newlines before it, which would belong to the block; what that gives back is content. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -276,8 +276,8 @@ ds4_status ds4_reply_feed(ds4_reply *reply, const char *text, size_t n, ds4_erro
     return DS4_OK;
 }
 
-/* What is held back comes out, unless it may be the start of markup, or of a character, that the limit
- * has cut. */
+/* What is held back comes out, unless it may be the start of markup, or of a character, that the
+ * limit has cut. */
 static void finish_text(ds4_reply *r, bool is_cut) {
     if (!is_cut) take_bytes(r, r->tail, r->n_tail);
     r->n_tail = 0;

@@ -3,13 +3,13 @@
  *   put   [REASONING "a"][CALL "f"][ARGUMENTS "{"] | [ARGUMENTS "}"][CALL_END]
  *                                                  hold: what comes now may still be taken back
  *
- *   Neighbouring texts of one kind become one event, so an event never ends inside a character as long
- *   as what is put between two flushes is whole.
+ *   Neighbouring texts of one kind become one event, so an event never ends inside a character as
+ *   long as what is put between two flushes is whole.
  *
  *   Owner    The caller stores the struct (zeroed = empty, not held; fn and user to be set) and
  *            releases it. Texts are copied.
- *   Errors   Running out of memory shows in the buffers (reply_queue_check); a queue that has failed
- *            gives nothing to the caller any more. */
+ *   Errors   Running out of memory shows in the buffers (reply_queue_check); a queue that has
+ *            failed gives nothing to the caller any more. */
 #ifndef DS4_TEXT_REPLY_QUEUE_H
 #define DS4_TEXT_REPLY_QUEUE_H
 

@@ -1,8 +1,10 @@
-/* tool_list.h - the tools that a request declares: their names, and what their schemas say of strings.
+/* tool_list.h - the tools that a request declares: names, and what their schemas say of strings.
  *
- *   [{"type": "function", "function": {"name": ..., "parameters": {"properties": {KEY: schema}}}}, ...]
+ *   [{"type": "function",
+ *     "function": {"name": ..., "parameters": {"properties": {KEY: schema, ...}}}}, ...]
  *
- *   An item may also be the inner object itself. Items without a name are no functions and do not count.
+ *   An item may also be the inner object itself. Items without a name are no functions and do not
+ *   count.
  *
  *   Owner    The caller stores the list (zeroed = empty) and releases it; nodes live as long as it.
  *   Threads  Any number may read.
@@ -22,7 +24,7 @@ void tool_list_release(tool_list *list);
 bool tool_list_is_empty(const tool_list *list);
 /* The object that has the tool's name and parameters; NULL if no such tool is declared. */
 const json_node *tool_list_find(const tool_list *list, strview name);
-/* True if by its schema the parameter `key` is never a string. False in doubt, and for tool == NULL. */
+/* True if by its schema the parameter `key` is never a string. False in doubt and for no tool. */
 bool tool_excludes_string(const json_node *tool, strview key);
 
 #endif

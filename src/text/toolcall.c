@@ -24,8 +24,8 @@ static toolcall_state give_up(toolcall *t, size_t n_broken) {
     return TOOLCALL_BROKEN;
 }
 
-/* A tag that fits nowhere here may be the start of something else, unless it was the first: that one
- * was read as what it may be already. */
+/* A tag that fits nowhere here may be the start of something else, unless it was the first: that
+ * one was read as what it may be already. */
 static toolcall_state give_up_at_tag(toolcall *t) {
     return give_up(t, t->place == AT_OPENER ? t->raw.n : t->tag_at);
 }

@@ -6,8 +6,8 @@
  *
  *   CALL "f", ARGUMENTS "{\"k\": \"value\"}" in pieces, CALL_END
  *
- *   White space between tags is free. What the model gets wrong is accepted the later, the less sure it
- *   is that a call was meant, and only if the tools are known:
+ *   White space between tags is free. What the model gets wrong is accepted the later, the less
+ *   sure it is that a call was meant, and only if the tools are known:
  *
  *     real markers, `tool_calls`               events come as the text comes
  *     real markers, another name, or no        after each invoke has closed, and only for declared
@@ -15,15 +15,18 @@
  *     `function_calls`, other markers          after the whole block has been read, and only for
  *     (call_tag.h), from the first such on     declared tools
  *
- *   Strings are escaped and passed on at once, but for what may be the start of the closing tag, which
- *   must be spelt as the opening one. Other values wait for it: without a list of tools they are passed
- *   on unchecked, as the model's own parser does; with a list, what is not JSON becomes a string. If
- *   `string` is missing, the value is a string unless the tool's schema excludes that and it is JSON.
- *   A key that comes twice is written twice: readers of JSON take the last one.
+ *   Strings are escaped and passed on at once, but for what may be the start of the closing tag,
+ *   which must be spelt as the opening one. Other values wait for it: without a list of tools they
+ *   are passed on unchecked, as the model's own parser does; with a list, what is not JSON becomes a
+ *   string. If `string` is missing, the value is a string unless the tool's schema excludes that
+ *   and it is JSON. A key that comes twice is written twice: readers of JSON take the last one.
+ *
+ *   What breaks the grammar makes the text since the last complete call content, and the call that
+ *   is open is dropped. After a complete call, text that is no further call ends the block.
  *
  *   Owner    The caller stores the struct (zeroed, tools and out to be set) and releases it.
- *   Memory   The text of the block since its last complete call is kept, since it may turn out to be
- *            none. Time is linear.
+ *   Memory   The text of the block since its last complete call is kept, since it may turn out to
+ *            be none. Time is linear.
  *   Errors   Running out of memory shows in toolcall_check and in the queue. */
 #ifndef DS4_TEXT_TOOLCALL_H
 #define DS4_TEXT_TOOLCALL_H
@@ -35,8 +38,8 @@
 typedef enum {
     TOOLCALL_OPEN,   /* it goes on */
     TOOLCALL_END,    /* it is over: what follows is not part of it */
-    TOOLCALL_BROKEN, /* no call (any more): raw[0..n_broken) is content, what follows it is to be read
-                        again as if it came after that */
+    TOOLCALL_BROKEN, /* no call (any more): raw[0..n_broken) is content, what follows it is to be
+                        read again as if it came after that */
 } toolcall_state;
 
 typedef struct {
@@ -66,8 +69,8 @@ typedef struct {
 /* A block may begin with the text that is fed next, which starts with '<'. `before` is what would
  * belong to it: the newlines in front. */
 void toolcall_start(toolcall *t, strview before);
-/* Takes whole characters; stops early when the state is no longer TOOLCALL_OPEN. Returns how many bytes
- * it has taken. */
+/* Takes whole characters; stops early when the state is no longer TOOLCALL_OPEN. Returns how many
+ * bytes it has taken. */
 size_t toolcall_feed(toolcall *t, const char *text, size_t n, toolcall_state *state);
 /* The text is over. If it was cut the block is dropped, otherwise it is broken, unless all that is
  * missing is its end. Never TOOLCALL_OPEN. */

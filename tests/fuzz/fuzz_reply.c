@@ -1,5 +1,5 @@
-/* fuzz_reply.c - any text as a reply: cuts are invisible, events follow their rules, and the arguments
- * of a call to known tools are JSON.
+/* fuzz_reply.c - any text as a reply: cuts are invisible, events follow their rules, and the
+ * arguments of a call to known tools are JSON.
  *
  *   byte 0   bits 0-1: tools unknown, listed, none; bit 2: thinking; bit 3: cut by the limit
  *   byte 1   where the second reading is cut
@@ -18,9 +18,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 enum { UNKNOWN, LISTED, NONE };
 
 static const char TOOLS[] =
-    "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"parameters\": {\"properties\": "
+    "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"parameters\": "
+    "{\"properties\": "
     "{\"city\": {\"type\": \"string\"}, \"days\": {\"type\": \"integer\"}}}}}, {\"name\": \"f\", "
-    "\"parameters\": {\"properties\": {\"a\": {\"anyOf\": [{\"type\": \"array\"}, {\"const\": 1}]}}}}]";
+    "\"parameters\": {\"properties\": {\"a\": {\"anyOf\": [{\"type\": \"array\"}, {\"const\": "
+    "1}]}}}}]";
 
 static void require(bool is_true) {
     if (!is_true) abort();
@@ -28,7 +30,7 @@ static void require(bool is_true) {
 
 static ds4_reply *create(reply_log *log, uint8_t how) {
     ds4_reply_options options = {.is_thinking = how & 4};
-    ds4_reply        *reply = NULL;
+    ds4_reply *reply = NULL;
     if ((how & 3) == LISTED) options.tools = TOOLS, options.n_tools = sizeof TOOLS - 1;
     if ((how & 3) == NONE) options.tools = "[]", options.n_tools = 2;
     require(ds4_reply_create(&reply, &options, reply_log_add, log, NULL) == DS4_OK);

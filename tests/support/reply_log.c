@@ -16,11 +16,12 @@ void reply_log_add(void *user, ds4_reply_kind kind, const char *text, size_t n) 
     static const char letters[] = "RCFAED";
     reply_log *log = user;
     bool is_open = log->message.has_open, is_first = log->events.n == 0;
-    bool is_of_call = kind == DS4_REPLY_ARGUMENTS || kind == DS4_REPLY_CALL_END ||
-                      kind == DS4_REPLY_CALL_DROPPED;
+    bool is_of_call =
+        kind == DS4_REPLY_ARGUMENTS || kind == DS4_REPLY_CALL_END || kind == DS4_REPLY_CALL_DROPPED;
     require(log, text && utf8_is_valid(text, n), "text is valid UTF-8");
     require(log, is_of_call == is_open, "a call is open exactly for what belongs to it");
-    require(log, kind != DS4_REPLY_REASONING || is_first || log->last == kind, "reasoning comes first");
+    require(log, kind != DS4_REPLY_REASONING || is_first || log->last == kind,
+            "reasoning comes first");
     require(log, !is_flowing(kind) || n > 0, "text is not empty");
     require(log, (kind != DS4_REPLY_CALL_END && kind != DS4_REPLY_CALL_DROPPED) || n == 0,
             "the end of a call has no text");
@@ -43,5 +44,6 @@ void reply_log_release(reply_log *log) {
 }
 
 bool reply_log_equal(const reply_log *a, const reply_log *b) {
-    return strview_equal((strview){a->events.data, a->events.n}, (strview){b->events.data, b->events.n});
+    return strview_equal((strview){a->events.data, a->events.n},
+                         (strview){b->events.data, b->events.n});
 }

@@ -1,7 +1,7 @@
 /* reply_log.h - what a reply parser says, kept so that two runs can be compared.
  *
- *   Neighbouring texts of one kind count as one event, wherever the input was cut. The log also follows
- *   the rules that callers rely on, and adds the events up to a message.
+ *   Neighbouring texts of one kind count as one event, wherever the input was cut. The log also
+ *   follows the rules that callers rely on, and adds the events up to a message.
  *
  *   Owner    The caller stores the log (zeroed = empty) and releases it. */
 #ifndef DS4_TESTS_REPLY_LOG_H
