@@ -57,21 +57,31 @@ static ds4_status find_tensor(binder *n, const char *name, const gguf_tensor **o
     return DS4_OK;
 }
 
+/* Finds a matrix {n_in, n_out, n_slices} of a type with kernels, whose rows can be cut every n_unit
+ * elements. */
+static ds4_status find_matrix(binder *n, const char *name, uint64_t n_in, uint64_t n_out,
+                              uint64_t n_slices, uint64_t n_unit, const gguf_tensor **out,
+                              const quant_info **info) {
+    DS4_TRY(find_tensor(n, name, out, info));
+    const gguf_tensor *t = *out;
+    if (!(*info)->is_matrix)
+        return ds4_fail(n->err, DS4_EUNSUPPORTED, "%s: tensor '%.*s': no kernel for type %s",
+                        gguf_path(n->file), (int)t->name.n, t->name.data, (*info)->name);
+    if (t->ne[0] != n_in || t->ne[1] != n_out || t->ne[2] != n_slices || t->ne[3] != 1)
+        return wrong_shape(n, t, n_in, n_out, n_slices);
+    if (n_unit % (*info)->block_elems != 0)
+        return ds4_fail(n->err, DS4_EFORMAT, "%s: tensor '%.*s': rows of %llu, expected a multiple of %u "
+                        "for type %s", gguf_path(n->file), (int)t->name.n, t->name.data,
+                        (unsigned long long)n_unit, (*info)->block_elems, (*info)->name);
+    return DS4_OK;
+}
+
 /* A matrix {n_in, n_out, n_slices}. `is_precise`: its activations stay floats in any numerics. */
 static ds4_status bind_matrix(binder *n, weight *out, const char *name, uint64_t n_in, uint64_t n_out,
                               uint64_t n_slices, bool is_precise) {
     const gguf_tensor *t;
     const quant_info  *info;
-    DS4_TRY(find_tensor(n, name, &t, &info));
-    if (!info->is_matrix)
-        return ds4_fail(n->err, DS4_EUNSUPPORTED, "%s: tensor '%.*s': no kernel for type %s",
-                        gguf_path(n->file), (int)t->name.n, t->name.data, info->name);
-    if (t->ne[0] != n_in || t->ne[1] != n_out || t->ne[2] != n_slices || t->ne[3] != 1)
-        return wrong_shape(n, t, n_in, n_out, n_slices);
-    if (n_in % info->block_elems != 0)
-        return ds4_fail(n->err, DS4_EFORMAT, "%s: tensor '%.*s': rows of %llu, expected a multiple of %u "
-                        "for type %s", gguf_path(n->file), (int)t->name.n, t->name.data,
-                        (unsigned long long)n_in, info->block_elems, info->name);
+    DS4_TRY(find_matrix(n, name, n_in, n_out, n_slices, n_in, &t, &info));
     if (!n->b) return DS4_OK;
     tensor_source source = {.name = name, .type = info->type, .data = t->data, .n_bytes = t->n_bytes,
                             .n_in = (uint32_t)n_in, .n_out = (uint32_t)n_out,
@@ -88,14 +98,15 @@ static ds4_status bind_bytes(binder *n, dev_ptr *out, const void *data, size_t n
     return DS4_OK;
 }
 
-/* A vector of n_rows * n_in floats, from any float type. */
+/* A vector, or small table, of n_rows * n_in floats, from any type that has values: files that were
+ * quantised with a broad brush have even the tables in blocks. */
 static ds4_status bind_floats(binder *n, dev_ptr *out, const char *name, uint64_t n_in, uint64_t n_rows) {
     const gguf_tensor *t;
     const quant_info  *info;
     DS4_TRY(find_tensor(n, name, &t, &info));
-    if (info->type != QUANT_F32 && info->type != QUANT_F16 && info->type != QUANT_BF16)
-        return ds4_fail(n->err, DS4_EFORMAT, "%s: tensor '%.*s': type %s, expected f32, f16 or bf16",
-                        gguf_path(n->file), (int)t->name.n, t->name.data, info->name);
+    if (!info->is_matrix)
+        return ds4_fail(n->err, DS4_EFORMAT, "%s: tensor '%.*s': type %s, expected f32 or another type of "
+                        "weights", gguf_path(n->file), (int)t->name.n, t->name.data, info->name);
     if (t->ne[0] != n_in || t->ne[1] != n_rows || t->ne[2] != 1 || t->ne[3] != 1)
         return wrong_shape(n, t, n_in, n_rows, 1);
     size_t n_bytes = (size_t)(n_in * n_rows) * sizeof(float);
@@ -255,6 +266,38 @@ bool weights_have_mtp(const gguf *file, const config *c) {
     return mtp_names_of(file, c, prefix).prefix != NULL;
 }
 
+/* One half of the columns of t {2 * n_embd, n_embd}, copied to be a matrix of its own. */
+static ds4_status bind_half(binder *n, weight *out, const char *name, const gguf_tensor *t,
+                            const quant_info *info, size_t half) {
+    uint32_t n_embd = n->c->n_embd;
+    size_t   row_bytes = quant_row_bytes(info, n_embd), n_bytes = row_bytes * n_embd;
+    n->w->copy_bytes += n_bytes;
+    if (!n->b) return DS4_OK;
+    uint8_t *rows = arena_alloc(n->a, n_bytes);
+    if (!rows) return ds4_fail_nomem(n->err, name, n_bytes);
+    for (size_t row = 0; row < n_embd; row++)
+        memcpy(rows + row * row_bytes, t->data + (2 * row + half) * row_bytes, row_bytes);
+    tensor_source source = {.name = name, .type = info->type, .data = rows, .n_bytes = n_bytes,
+                            .n_in = n_embd, .n_out = n_embd, .n_slices = 1};
+    return n->b->ops->bind(n->b, out, &source, n->is_plain ? ACT_F32 : info->act, n->err);
+}
+
+/* Two tensors, or one with both side by side: [e, h]. */
+static ds4_status bind_projections(binder *n, mtp_weights *m) {
+    uint64_t n_embd = n->c->n_embd;
+    char     joint[96];
+    snprintf(joint, sizeof joint, "%seh_proj.weight", n->prefix);
+    if (!gguf_find_tensor(n->file, joint)) {
+        DS4_TRY(bind_matrix(n, &m->e_proj, "e_proj.weight", n_embd, n_embd, 1, false));
+        return bind_matrix(n, &m->h_proj, "h_proj.weight", n_embd, n_embd, 1, false);
+    }
+    const gguf_tensor *t;
+    const quant_info  *info;
+    DS4_TRY(find_matrix(n, "eh_proj.weight", 2 * n_embd, n_embd, 1, n_embd, &t, &info));
+    DS4_TRY(bind_half(n, &m->e_proj, "eh_proj.weight", t, info, 0));
+    return bind_half(n, &m->h_proj, "eh_proj.weight", t, info, 1);
+}
+
 static ds4_status bind_mtp(binder *n, mtp_weights *m, const gguf *file) {
     const config *c = n->c;
     char          block_prefix[32];
@@ -267,8 +310,7 @@ static ds4_status bind_mtp(binder *n, mtp_weights *m, const gguf *file) {
     DS4_TRY(bind_block(n, &m->block, c->n_layer));
 
     snprintf(n->prefix, sizeof n->prefix, "%.20s%s", names.prefix, names.nextn);
-    DS4_TRY(bind_matrix(n, &m->e_proj, "e_proj.weight", c->n_embd, c->n_embd, 1, false));
-    DS4_TRY(bind_matrix(n, &m->h_proj, "h_proj.weight", c->n_embd, c->n_embd, 1, false));
+    DS4_TRY(bind_projections(n, m));
     DS4_TRY(bind_floats(n, &m->enorm, "enorm.weight", c->n_embd, 1));
     DS4_TRY(bind_floats(n, &m->hnorm, "hnorm.weight", c->n_embd, 1));
     DS4_TRY(bind_floats(n, &m->norm, names.norm, c->n_embd, 1));
