@@ -190,9 +190,9 @@ static void test_dot_values(void **state) {
         for (size_t kinds = 0; kinds < ROWS_N_KINDS * ROWS_N_KINDS; kinds++)
             for (size_t i = 0, n; (n = row_length(&types[t], i)) > 0; i++) {
                 size_t shape = how++ % N_OF(shapes);
-                dot_case c = make_case(&types[t], n, shapes[shape][0], shapes[shape][1],
-                                       (rows_kind)(kinds % ROWS_N_KINDS),
-                                       (rows_kind)(kinds / ROWS_N_KINDS));
+                dot_case c =
+                    make_case(&types[t], n, shapes[shape][0], shapes[shape][1],
+                              (rows_kind)(kinds % ROWS_N_KINDS), (rows_kind)(kinds / ROWS_N_KINDS));
                 check_values(&c, how % 11);
                 rows_free_to(0);
             }
@@ -239,6 +239,23 @@ static void test_dot_order(void **state) {
             for (size_t j = 0; (k = cpu_kernels_at(j)); j++) check_order(k, &c);
             rows_free_to(0);
         }
+    }
+}
+
+/* Every scale of MXFP4, up to the end of the floats: one product of +-0.5. */
+static void test_dot_mxfp4_scales(void **state) {
+    (void)state;
+    const quant_info *info = quant_find(QUANT_MXFP4);
+    for (int e = 0; e < 256; e++) {
+        dot_case c = make_case(info, ACT_BLOCK_32, 1, 1, ROWS_EXACT, ROWS_EXACT);
+        float d = e < 128 ? 0x1p20f : 0x1p-20f;
+        c.w[0] = (uint8_t)e;
+        for (size_t i = 1; i < c.w_bytes; i++) c.w[i] = (c.w[i] & 0x88) | 0x11;
+        memset(c.x, 0, ACT_BLOCK_32);
+        c.x[e % ACT_BLOCK_32] = 1;
+        memcpy(c.x + ACT_BLOCK_32, &d, sizeof d);
+        check_values(&c, 0);
+        rows_free_to(0);
     }
 }
 
@@ -624,12 +641,13 @@ int main(int argc, char **argv) {
     printf("\n");
     fflush(stdout);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables),          cmocka_unit_test(test_dot_values),
-        cmocka_unit_test(test_dot_order),       cmocka_unit_test(test_dot_empty),
-        cmocka_unit_test(test_dot_damage),      cmocka_unit_test(test_decode_row),
-        cmocka_unit_test(test_decode_all),      cmocka_unit_test(test_quantize),
-        cmocka_unit_test(test_quantize_fields), cmocka_unit_test(test_weighted_sum),
-        cmocka_unit_test(test_unpack_lengths),  cmocka_unit_test(test_unpack_all),
+        cmocka_unit_test(test_tables),       cmocka_unit_test(test_dot_values),
+        cmocka_unit_test(test_dot_order),    cmocka_unit_test(test_dot_mxfp4_scales),
+        cmocka_unit_test(test_dot_empty),    cmocka_unit_test(test_dot_damage),
+        cmocka_unit_test(test_decode_row),   cmocka_unit_test(test_decode_all),
+        cmocka_unit_test(test_quantize),     cmocka_unit_test(test_quantize_fields),
+        cmocka_unit_test(test_weighted_sum), cmocka_unit_test(test_unpack_lengths),
+        cmocka_unit_test(test_unpack_all),
     };
     return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);
 }
