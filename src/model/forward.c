@@ -136,8 +136,8 @@ void forward_block(forward *f, const layer_weights *l, uint32_t il, dev_ptr hc) 
 ds4_status forward_step(forward *f, const step_batch *batch, float *logits, const atomic_bool *cancel,
                         ds4_error *err) {
     const config *c = f->c;
+    if (f->limits.has_mtp) forward_keep_streams(f);
     f->n_rows = batch->n_rows;
-    f->n_last_runs = 0;
     f->ops->step_begin(f->b, batch);
     f->ops->embed(f->b, &(embed_args){.out = f->hc, .table = &f->w->embed, .n_streams = c->n_stream});
     for (uint32_t il = 0; il < c->n_layer; il++) {
@@ -151,8 +151,9 @@ ds4_status forward_step(forward *f, const step_batch *batch, float *logits, cons
         f->ops->head(f->b, &(head_args){.logits = f->logits, .hc = f->hc, .hc_site = &f->w->head,
                                         .norm = f->w->output_norm, .output = &f->w->output,
                                         .eps = c->eps});
-    if (f->limits.has_mtp) forward_keep_streams(f, batch);
     DS4_TRY(f->ops->step_end(f->b, err));
+    memcpy(f->last_runs, batch->runs, batch->n_runs * sizeof *batch->runs);
+    f->n_last_runs = batch->n_runs;
     f->ops->read(f->b, logits, f->logits, (size_t)batch->n_logits * c->n_vocab * sizeof *logits);
     return DS4_OK;
 }

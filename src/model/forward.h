@@ -49,7 +49,7 @@ ds4_status forward_step(forward *f, const step_batch *batch, float *logits, cons
 ds4_status forward_draft(forward *f, const step_batch *batch, float *logits, ds4_error *err);
 /* The kept streams of a slot, for snapshots: bytes, and reading and writing them. 0 without MTP. */
 size_t forward_streams_bytes(const forward *f);
-void   forward_read_streams(const forward *f, uint32_t slot, void *to);
+void   forward_read_streams(forward *f, uint32_t slot, void *to);
 void   forward_write_streams(forward *f, uint32_t slot, const void *from);
 
 #endif

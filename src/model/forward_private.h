@@ -44,7 +44,8 @@ void forward_block(forward *f, const layer_weights *l, uint32_t il, dev_ptr hc);
  * the next call. */
 act_rows forward_act(forward *f, dev_ptr x, uint32_t n_vec, uint32_t n, const weight *const *readers);
 
-/* After a step: keeps what the MTP block needs of it. */
-void forward_keep_streams(forward *f, const step_batch *batch);
+/* Before hc is overwritten: keeps what the MTP block may still need of the last step. Not before its
+ * draft, which also reads the position before a run, and a long run takes that one's place. */
+void forward_keep_streams(forward *f);
 
 #endif

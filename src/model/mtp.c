@@ -13,17 +13,16 @@ static dev_ptr kept_row(const forward *f, uint32_t slot, uint32_t pos) {
     return dev_add(f->streams, row * stream_row_bytes(f));
 }
 
-void forward_keep_streams(forward *f, const step_batch *batch) {
+void forward_keep_streams(forward *f) {
     size_t row_bytes = stream_row_bytes(f);
-    for (uint32_t i = 0; i < batch->n_runs; i++) {
-        const step_run *run = &batch->runs[i];
+    for (uint32_t i = 0; i < f->n_last_runs; i++) {
+        const step_run *run = &f->last_runs[i];
         uint32_t first = run->n > FORWARD_SLACK + 1 ? run->n - (FORWARD_SLACK + 1) : 0;
         for (uint32_t j = first; j < run->n; j++)
             f->ops->copy(f->b, kept_row(f, run->slot, run->pos + j),
                          dev_add(f->hc, (run->first + j) * row_bytes), row_bytes);
-        f->last_runs[i] = *run;
     }
-    f->n_last_runs = batch->n_runs;
+    f->n_last_runs = 0;
 }
 
 /* The streams of a position: still in the last step's rows, or kept from an earlier one. */
@@ -78,11 +77,12 @@ size_t forward_streams_bytes(const forward *f) {
     return f->limits.has_mtp ? (FORWARD_SLACK + 1) * stream_row_bytes(f) : 0;
 }
 
-void forward_read_streams(const forward *f, uint32_t slot, void *to) {
+void forward_read_streams(forward *f, uint32_t slot, void *to) {
+    forward_keep_streams(f);
     f->ops->read(f->b, to, kept_row(f, slot, 0), forward_streams_bytes(f));
 }
 
 void forward_write_streams(forward *f, uint32_t slot, const void *from) {
+    forward_keep_streams(f); /* the last step's rows may be of what the slot held before */
     f->ops->write(f->b, kept_row(f, slot, 0), from, forward_streams_bytes(f));
-    f->n_last_runs = 0; /* the last step's rows are of what the slot held before */
 }
