@@ -85,7 +85,6 @@ static call_tag_state read_head(call_tag *t) {
     strview rest = {t->text + 1, t->n - 1};
     bool is_end = rest.n && rest.data[0] == '/';
     if (is_end) take(&rest, STRVIEW("/"));
-    if (is_end && !(t->allowed & (TAG_BLOCK_END | TAG_INVOKE_END))) return TAG_BAD;
 
     t->marker.data = rest.data;
     match marker = take_marker(&rest, t->is_lenient);

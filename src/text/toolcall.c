@@ -134,7 +134,7 @@ static toolcall_state open_call(toolcall *t) {
     t->tool = t->tools ? tool_list_find(t->tools, t->tag.name) : NULL;
     if (t->trust != BY_TEXT && !t->tool) return give_up_at_tag(t);
     if (t->trust == BY_INVOKE) reply_queue_hold(t->out);
-    t->is_announced = t->trust == BY_TEXT;
+    if (t->trust == BY_TEXT) t->is_announced = true;
     t->n_parameters = 0;
     t->place = AT_PARAMETER;
     reply_queue_put(t->out, DS4_REPLY_CALL, t->tag.name);
@@ -145,11 +145,12 @@ static toolcall_state open_call(toolcall *t) {
 static toolcall_state close_call(toolcall *t) {
     put_arguments(t, STRVIEW("}"));
     reply_queue_put(t->out, DS4_REPLY_CALL_END, (strview){0});
-    t->is_announced = false;
     t->n_calls++;
     t->place = AT_INVOKE;
-    if (t->trust == BY_INVOKE) reply_queue_confirm(t->out);
-    if (t->trust != BY_BLOCK) strbuf_truncate(&t->raw, 0);
+    if (t->trust == BY_BLOCK) return TOOLCALL_OPEN; /* the end waits, even if the call has not */
+    reply_queue_confirm(t->out);
+    t->is_announced = false;
+    strbuf_truncate(&t->raw, 0);
     return TOOLCALL_OPEN;
 }
 

@@ -52,7 +52,7 @@ typedef struct {
     enum { AT_OPENER, AT_INVOKE, AT_PARAMETER, AT_VALUE } place;
     enum { BY_TEXT, BY_INVOKE, BY_BLOCK } trust; /* when events are passed on, as above */
     bool     is_in_tag;
-    bool     is_announced; /* a CALL was passed on that has not ended */
+    bool     is_announced; /* a CALL was passed on, its end was not */
     call_tag tag;
     size_t   tag_at;  /* in raw */
     size_t   n_calls; /* complete ones */

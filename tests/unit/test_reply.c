@@ -173,6 +173,34 @@ static void test_fixture_splits(void **state) {
     assert_int_equal(each_fixture(split_fixture), 62);
 }
 
+/* ---- thinking ---- */
+
+static void test_thinking(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *reasoning, *content;
+    } cases[] = {
+        {"<think>a</think>b", "a", "b"}, /* as the prompt has it already */
+        {"<think><think>a</think>b", "<think>a", "b"},
+        {"a<think>b</think>c", "a<think>b", "c"},
+        {"a < b </thin", "a < b </thin", ""},
+        {"<thin", "<thin", ""},
+        {"a" MARKER_EOS "b", "a", ""},
+        {"</think>\n\n" MARKER_EOS "b", "", "\n\n"},
+    };
+    for (int tools = 0; tools < N_TOOLS; tools++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            ds4_reply_options options = reply_options_for(true, tools);
+            strview text = {cases[i].text, strlen(cases[i].text)};
+            reply_log log = {0};
+            reply_read_whole(&log, &options, text, false);
+            reply_expect_message(cases[i].text, &log.message, cases[i].reasoning, cases[i].content,
+                                 "");
+            reply_check_splits(cases[i].text, &options, text, false);
+            reply_log_release(&log);
+        }
+}
+
 /* ---- bytes, sizes, memory ---- */
 
 static void test_invalid_utf8(void **state) {
@@ -253,8 +281,8 @@ static void test_long_broken(void **state) {
         "<" D "invoke name=\"",
         "<tool_calls><invoke name=\"f\"><parameter name=\"a\">",
         "<" D "function_calls>" INVOKE("f") INVOKED,
-        "<\xEF\xBD\x9C"
-        "end",
+        ("<\xEF\xBD\x9C"
+         "end"),
     };
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         ds4_reply_options options = reply_options_for(false, TOOLS_LISTED);
@@ -409,11 +437,11 @@ static void test_message(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fixtures),         cmocka_unit_test(test_fixture_splits),
-        cmocka_unit_test(test_invalid_utf8),     cmocka_unit_test(test_long_string),
-        cmocka_unit_test(test_long_broken),      cmocka_unit_test(test_deep_value),
-        cmocka_unit_test(test_allocations_fail), cmocka_unit_test(test_contract),
-        cmocka_unit_test(test_message),
+        cmocka_unit_test(test_fixtures),    cmocka_unit_test(test_fixture_splits),
+        cmocka_unit_test(test_thinking),    cmocka_unit_test(test_invalid_utf8),
+        cmocka_unit_test(test_long_string), cmocka_unit_test(test_long_broken),
+        cmocka_unit_test(test_deep_value),  cmocka_unit_test(test_allocations_fail),
+        cmocka_unit_test(test_contract),    cmocka_unit_test(test_message),
     };
     return cmocka_run_group_tests_name("reply", tests, NULL, NULL);
 }

@@ -76,6 +76,9 @@ static const row ROWS[] = {
      "\n\n" OPEN INVOKE("f") "<|DSML|parameter name=\"a\">b</|DSML|"
                              "parameter>" INVOKED CLOSE,
      {AS_CONTENT, {"", "f {\"a\": \"b\"};"}}},
+    {"a tag in a call without its bar, block open",
+     "\n\n" OPEN INVOKE("f") "<|DSML|parameter name=\"a\">b</|DSML|parameter>" INVOKED,
+     {AS_CONTENT, AS_CONTENT}},
     {"the end without its bar", "\n\n" OPEN ROME "</DSML｜tool_calls>", BOTH("", ROME_CALL)},
     {"a value with other closers",
      "\n\n" OPEN INVOKE("f") STRING("a") "</parameter></DSML｜parameter></" D
@@ -153,6 +156,11 @@ static const row ROWS[] = {
     {"opening twice", "\n\n" OPEN BLOCK, BOTH("\n\n<" D "tool_calls>", ROME_CALL)},
     {"a broken tag, then a block", OPEN INVOKE("f") "<" D "parameter nme=\"\n\n" BLOCK,
      BOTH(OPEN INVOKE("f") "<" D "parameter nme=\"", ROME_CALL)},
+    {"an open name, then a block", "<" D "invoke name=\"\n\n" BLOCK,
+     BOTH("<" D "invoke name=\"", ROME_CALL)},
+    {"the end marker in a value of a broken call",
+     OPEN INVOKE("f") STRING("a") "b" MARKER_EOS "c" END "text",
+     {AS_CONTENT, AS_CONTENT}},
     {"text in a call", OPEN INVOKE("f") "text" INVOKED CLOSE, {AS_CONTENT, AS_CONTENT}},
     {"first call complete, second broken", OPEN ROME INVOKE("f") "x" INVOKED CLOSE,
      BOTH(INVOKE("f") "x" INVOKED CLOSE, ROME_CALL)},
@@ -230,6 +238,8 @@ static void test_doubtful_calls_wait(void **state) {
     expect_no_call_before("\n\n" SPELT("|DSML|", "tool_calls"), "</|DSML|tool_calls>");
     expect_no_call_before("\n\n" SPELT("", "tool_calls"), "</tool_calls>");
     expect_no_call_before("\n\n" SPELT(D, "function_calls"), "</" D "function_calls>");
+    expect_no_call_before("\n\n" OPEN "<DSML｜invoke name=\"get_weather\">" STRING("city") "Rome" END
+                              INVOKED CLOSE, CLOSE);
 }
 
 static void test_order_of_events(void **state) {
