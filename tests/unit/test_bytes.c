@@ -1,5 +1,4 @@
-/* test_bytes.c - the bounded cursor (base/bytes.h), checked sums and products (base/checked.h). */
- */
+/* The bounded cursor and the checked products. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
