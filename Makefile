@@ -83,6 +83,7 @@ $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay_main.o $
 
 # Tests of failing allocations count and refuse through the linker.
 $(B)/tests/model/test_alloc $(B)/tests/unit/test_reply: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+$(B)/tests/model/test_alloc: LDFLAGS += $(foreach f,free strdup strndup mmap munmap pthread_create,-Wl,--wrap=$(f))
 
 $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(B)/libds4.a
 	$(CC) $(ALLFLAGS) $(LDFLAGS) $< $(SUPPORT_OBJ) $(B)/libds4.a $(LDLIBS) -lcmocka -o $@

@@ -125,6 +125,14 @@ const char *ds4_finish_name(ds4_finish finish) {
     return "unknown";
 }
 
+/* Empty, with room for n bytes, also if memory ran out for it before. */
+static ds4_status clear_text(strbuf *b, size_t n, ds4_error *err) {
+    if (b->is_failed) strbuf_release(b);
+    strbuf_truncate(b, 0);
+    strbuf_reserve(b, n);
+    return strbuf_check(b, "session: text", err);
+}
+
 ds4_status ds4_session_start(ds4_session *s, const ds4_generation *g, ds4_error *err) {
     enum { MAX_TOP = sizeof s->top / sizeof *s->top };
     if (s->is_generating) return ds4_fail(err, DS4_EINVAL, "session: it generates already");
@@ -139,12 +147,8 @@ ds4_status ds4_session_start(ds4_session *s, const ds4_generation *g, ds4_error 
 
     /* So much text that no token of a step makes the buffers grow. */
     size_t n_longest = s->engine->n_longest_token + DETOK_HELD_BYTES;
-    strbuf_truncate(&s->decoded, 0);
-    strbuf_truncate(&s->text, 0);
-    strbuf_reserve(&s->decoded, 3 * n_longest);
-    strbuf_reserve(&s->text, 3 * n_longest + STOPS_MAX_BYTES);
-    DS4_TRY(strbuf_check(&s->text, "session: text", err));
-    DS4_TRY(strbuf_check(&s->decoded, "session: text", err));
+    DS4_TRY(clear_text(&s->decoded, 3 * n_longest, err));
+    DS4_TRY(clear_text(&s->text, 3 * n_longest + STOPS_MAX_BYTES, err));
     s->words = detok_from(s->engine->words, false);
     s->how = *g;
     s->is_generating = true;
