@@ -9,8 +9,8 @@
 
 /* A copy of the file in f's memory: aligned, as a mapped file at any offset need not be. */
 static const uint8_t *read_file(fixture *f, const char *folder, const char *name, size_t *n) {
-    char      path[256];
-    mapfile   m;
+    char path[256];
+    mapfile m;
     ds4_error err = {0};
     snprintf(path, sizeof path, "%s/%s", folder, name);
     if (mapfile_open(&m, path, &err) != DS4_OK) fail_msg("%s", err.message);
@@ -24,8 +24,8 @@ static const uint8_t *read_file(fixture *f, const char *folder, const char *name
 
 static int64_t int_of(const json_node *node) {
     int64_t v;
-    if (!json_int(node, &v) || v < 0) fail_msg("index.json: found %s, expected a count",
-                                               json_type_name(node));
+    if (!json_int(node, &v) || v < 0)
+        fail_msg("index.json: found %s, expected a count", json_type_name(node));
     return v;
 }
 
@@ -48,25 +48,29 @@ static void read_array(fixture *f, fixture_array *a, const json_node *entry, con
     }
     size_t offset = (size_t)int_of(json_get(entry, "offset"));
     if (offset % 4 != 0 || offset + a->n * 4 > n_bytes)
-        fail_msg("%s: %zu values at byte %zu, the file has %zu bytes", a->name, a->n, offset, n_bytes);
+        fail_msg("%s: %zu values at byte %zu, the file has %zu bytes", a->name, a->n, offset,
+                 n_bytes);
     const void *values = bytes + offset;
-    if (a->is_i32) a->i32 = values;
-    else a->f32 = values;
+    if (a->is_i32)
+        a->i32 = values;
+    else
+        a->f32 = values;
 }
 
 void fixture_open(fixture *f, const char *folder) {
     *f = (fixture){0};
-    size_t         n;
-    ds4_error      err = {0};
+    size_t n;
+    ds4_error err = {0};
     const uint8_t *text = read_file(f, folder, "index.json", &n);
-    if (json_parse(&f->index, (const char *)text, n, folder, &err) != DS4_OK) fail_msg("%s", err.message);
+    if (json_parse(&f->index, (const char *)text, n, folder, &err) != DS4_OK)
+        fail_msg("%s", err.message);
     const json_node *tensors = json_get(f->index.root, "tensors");
     assert_true(tensors && tensors->type == JSON_ARRAY);
     f->arrays = arena_array(&f->memory, tensors->n_items, sizeof *f->arrays);
     assert_non_null(f->arrays);
 
     /* Arrays of one file stand together. */
-    const char    *open_name = "";
+    const char *open_name = "";
     const uint8_t *bytes = NULL;
     for (const json_node *entry = tensors->first; entry; entry = entry->next) {
         const char *name = text_of(f, json_get(entry, "file"));
@@ -88,7 +92,7 @@ static fixture_array *find(fixture *f, const char *name) {
 }
 
 const fixture_array *fixture_take(fixture *f, const char *fmt, ...) {
-    char    name[96];
+    char name[96];
     va_list args;
     va_start(args, fmt);
     vsnprintf(name, sizeof name, fmt, args);
@@ -100,7 +104,7 @@ const fixture_array *fixture_take(fixture *f, const char *fmt, ...) {
 }
 
 const fixture_array *fixture_find(fixture *f, const char *fmt, ...) {
-    char    name[96];
+    char name[96];
     va_list args;
     va_start(args, fmt);
     vsnprintf(name, sizeof name, fmt, args);

@@ -4,8 +4,8 @@
  *                 "tensors": [{"file", "name", "dtype": "f32" | "i32", "shape", "offset"}, ...]}
  *   *.bin        the values, little-endian, last dimension contiguous
  *
- *   Every array that is asked for is marked as taken, so that a test can tell at its end which of the
- *   recorded ones it has left out.
+ *   Every array that is asked for is marked as taken, so that a test can tell at its end which of
+ *   the recorded ones it has left out.
  *
  *   Owner    The caller stores the struct and releases it; arrays live until then.
  *   Errors   A file that cannot be read, or a name that is not there, fails the running test. */
@@ -18,21 +18,21 @@
 enum { FIXTURE_MAX_DIMS = 3 };
 
 typedef struct {
-    const char    *name;
-    bool           is_i32;
-    bool           is_taken;
-    uint32_t       n_dims;
-    uint32_t       shape[FIXTURE_MAX_DIMS];
-    size_t         n; /* elements */
-    const float   *f32; /* one of the two is set */
+    const char *name;
+    bool is_i32;
+    bool is_taken;
+    uint32_t n_dims;
+    uint32_t shape[FIXTURE_MAX_DIMS];
+    size_t n;         /* elements */
+    const float *f32; /* one of the two is set */
     const int32_t *i32;
 } fixture_array;
 
 typedef struct {
-    json_doc       index;
-    arena          memory;
+    json_doc index;
+    arena memory;
     fixture_array *arrays;
-    size_t         n_arrays;
+    size_t n_arrays;
 } fixture;
 
 void fixture_open(fixture *f, const char *folder);

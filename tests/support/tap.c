@@ -10,19 +10,19 @@
 /* All values are four bytes. */
 typedef struct {
     float *values; /* [n_pos][n]; NULL until the first of them arrives */
-    bool  *is_set; /* [n_pos] */
+    bool *is_set;  /* [n_pos] */
     size_t n;
 } series;
 
 struct tap {
-    backend_ops        ops; /* first: the tapped backend's table points here */
+    backend_ops ops; /* first: the tapped backend's table points here */
     const backend_ops *inner;
-    backend           *b;
-    const config      *c;
-    uint32_t           n_pos;
-    series            *all;     /* [TAP_N_KINDS][n_layer] */
-    const step_batch  *batch;   /* during a step */
-    uint32_t           n_posts; /* hc_post calls of the step so far: two a layer */
+    backend *b;
+    const config *c;
+    uint32_t n_pos;
+    series *all;             /* [TAP_N_KINDS][n_layer] */
+    const step_batch *batch; /* during a step */
+    uint32_t n_posts;        /* hc_post calls of the step so far: two a layer */
 };
 
 static tap *tap_of(const backend *b) {

@@ -3,12 +3,12 @@
  *   forward.c ──> tap's table of operations ──> the backend's own table
  *                          └──> values[kind][layer][pos]
  *
- *   The tap replaces the table of one open backend by a copy whose entries call the original and then
- *   read its outputs, so that src/ needs no hooks. Values are kept by position, whatever the steps were
- *   cut into: a later step at the same position overwrites.
+ *   The tap replaces the table of one open backend by a copy whose entries call the original and
+ *   then read its outputs, so that src/ needs no hooks. Values are kept by position, whatever the
+ *   steps were cut into: a later step at the same position overwrites.
  *
- *   Limits   One slot; the main layers, not the MTP block. The device must have finished an operation
- *            when it returns (the CPU backend).
+ *   Limits   One slot; the main layers, not the MTP block. The device must have finished an
+ *            operation when it returns (the CPU backend).
  *   Owner    tap_create after backend_open and before forward_create (which keeps the table);
  *            tap_destroy after forward_destroy and before the backend is closed. `c` is borrowed.
  *   Errors   Lack of memory, or a step beyond the limits, fails the running test. */
@@ -40,9 +40,9 @@ typedef struct tap tap;
 tap *tap_create(backend *b, const config *c, uint32_t n_pos);
 void tap_destroy(tap *t);
 
-/* The values of one position, and how many they are; NULL if no step computed them. Lent until the next
- * step. Kinds that hold integers: tap_ints. */
-const float   *tap_floats(const tap *t, tap_kind kind, uint32_t layer, uint32_t pos, size_t *n);
+/* The values of one position, and how many they are; NULL if no step computed them. Lent until the
+ * next step. Kinds that hold integers: tap_ints. */
+const float *tap_floats(const tap *t, tap_kind kind, uint32_t layer, uint32_t pos, size_t *n);
 const int32_t *tap_ints(const tap *t, tap_kind kind, uint32_t layer, uint32_t pos, size_t *n);
 
 #endif
