@@ -25,9 +25,9 @@ void lint_add(lint_list *list, lint_level level, const char *fmt, ...) {
     va_end(args);
     l->level = level;
     /* Names from the file may be anything, and the line may have been cut inside a character. */
-    if (!utf8_is_valid(l->text, strlen(l->text)))
-        for (char *c = l->text; *c; c++)
-            if ((unsigned char)*c >= 0x80) *c = '?';
+    bool is_text = utf8_is_valid(l->text, strlen(l->text));
+    for (char *c = l->text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f || ((unsigned char)*c >= 0x80 && !is_text)) *c = '?';
 }
 
 /* The name of a class as a C string that lives until the next call with the same buffer. */
@@ -63,8 +63,10 @@ static void check_type(lint_list *list, const tensor_class *c, const char *name)
     }
     switch (known->kind) {
     case KIND_VECTOR:
-        if (!is_float_type(c->type))
-            lint_add(list, LINT_ERROR, "%s: type %s, expected f32, f16 or bf16", name, type);
+        if (!info->is_matrix)
+            lint_add(list, LINT_ERROR, "%s: type %s, expected f32 or another type of weights", name, type);
+        else if (!is_float_type(c->type))
+            lint_add(list, LINT_WARNING, "%s: type %s, usually f32", name, type);
         else if (c->type != QUANT_F32 && c->n_dims == 1)
             lint_add(list, LINT_NOTE, "%s: type %s, usually f32", name, type);
         break;
@@ -118,7 +120,7 @@ static bool is_needed(const known_tensor *k, const config *c, uint32_t il) {
     switch (k->need) {
     case NEED_ALWAYS: return true;
     case NEED_HASH: return il < c->n_hash_layer;
-    case NEED_BIAS: return false; /* a router may do without */
+    case NEED_BIAS: return il >= c->n_hash_layer;
     case NEED_COMPRESSED: return c->ratio[il] > 0;
     case NEED_INDEXED: return c->ratio[il] == 4;
     case NEED_NEVER: return false;
@@ -218,6 +220,9 @@ static void check_metadata(lint_list *list, const gguf *g, const config *c) {
     for (size_t i = 0; i < sizeof WANTED_KEYS / sizeof *WANTED_KEYS; i++)
         if (!gguf_find(g, WANTED_KEYS[i]))
             lint_add(list, LINT_WARNING, "key %s is missing", WANTED_KEYS[i]);
+    if (!gguf_find(g, "deepseek4.swiglu_clamp_exp"))
+        lint_add(list, LINT_WARNING, "key deepseek4.swiglu_clamp_exp is missing: experts run without "
+                                     "clamp, released models have 10");
     if (gguf_find(g, "tokenizer.chat_template"))
         lint_add(list, LINT_NOTE, "tokenizer.chat_template is there and is not used: ds4 renders "
                                   "prompts as the model's own encoder does");

@@ -110,9 +110,9 @@ static void put_model(strbuf *out, const description *d) {
         strbuf_printf(out, "%u heads of %u, top %u\n", c->n_index_head, c->index_dim, c->index_top_k);
     }
     put_label(out, "experts");
-    strbuf_printf(out, "%u, %u used, inner width %u; %s; %u layers chosen by token\n", c->n_expert,
-                  c->n_expert_used, c->n_ff,
-                  score_name(c->score), c->n_hash_layer);
+    strbuf_printf(out, "%u, %u used, inner width %u; %s; chosen by token in %u layer%s\n", c->n_expert,
+                  c->n_expert_used, c->n_ff, score_name(c->score), c->n_hash_layer,
+                  c->n_hash_layer == 1 ? "" : "s");
     put_label(out, "rotation");
     strbuf_printf(out, "base %g; compressed layers base %g", (double)c->rope_window.base,
                   (double)c->rope_compress.base);

@@ -634,6 +634,13 @@ def inspect_broken():
         f.write(open(need(NANO), "rb").read()[:100000])
         f.flush()
         fails("inspect", f.name, says="")
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as f:
+        whole = open(NANO, "rb").read()
+        f.write(whole.replace(b"blk.3.exp_probs_b.bias", b"blk.3.\x1b[2J\n\r\x7fbs_b.bias"))
+        f.flush()
+        p = ds4("inspect", f.name, "--tensors", status=1)
+        check(b"blk.3.exp_probs_b.bias is missing" in p.stdout, "the bias is asked for")
+        check(not set(p.stdout) & set(b"\x1b\r\x7f"), "names from the file do not steer a terminal")
 
 
 def main():
