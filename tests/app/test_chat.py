@@ -348,7 +348,7 @@ def test_ctrl_c_while_the_prompt_is_read():
     with tempfile.TemporaryDirectory() as folder, Chat("--kernels", "ref", "-t", "1") as chat:
         chat.ready()
         with open(f"{folder}/long", "w", encoding="utf-8") as file:
-            file.write("One morning, Pip the goose walked to the pond. " * 400)
+            file.write("One morning, Pip the goose walked to the pond. " * 250)
         chat.send(f"/read {folder}/long\r")
         bar = chat.expect(r"tokens", raw=True)
         contains(bar, "[")
