@@ -3,7 +3,8 @@
 # The sanitizer builds take the tests of parsers, text and kernels, and the model tests that run tiny
 # models; the nano model is for the optimised build alone.
 ASAN      = -fsanitize=address,undefined -fno-sanitize-recover=all
-ASAN_SRC := $(filter-out tests/model/test_nano.c tests/model/test_alloc.c,$(TEST_SRC))
+ASAN_SRC := $(filter-out tests/model/test_nano.c tests/model/test_rounded.c \
+                           tests/model/test_alloc.c,$(TEST_SRC))
 TSAN_SRC := $(filter tests/unit/test_threads.c tests/model/test_properties.c,$(TEST_SRC))
 ASAN_BIN := $(ASAN_SRC:%.c=build/asan/%)
 TSAN_BIN := $(TSAN_SRC:%.c=build/tsan/%)
