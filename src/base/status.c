@@ -2,6 +2,9 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
 
 const char *ds4_status_name(ds4_status status) {
     switch (status) {
@@ -18,12 +21,24 @@ const char *ds4_status_name(ds4_status status) {
     return "unknown status";
 }
 
+/* Keeps what ds4.h promises of a message, whatever a file, a path or a user put into it: one line of
+ * UTF-8, also where it was cut. */
+static void make_presentable(char *text, bool is_cut) {
+    if (is_cut) text[utf8_complete_prefix(text, strlen(text))] = 0;
+    bool is_utf8 = utf8_is_valid(text, strlen(text));
+    for (char *c = text; *c; c++) {
+        unsigned char byte = (unsigned char)*c;
+        if (byte < 0x20 || byte == 0x7f || (byte >= 0x80 && !is_utf8)) *c = '?';
+    }
+}
+
 ds4_status ds4_fail(ds4_error *err, ds4_status code, const char *fmt, ...) {
     if (!err) return code;
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->message, sizeof err->message, fmt, args);
+    int n = vsnprintf(err->message, sizeof err->message, fmt, args);
     va_end(args);
+    make_presentable(err->message, n >= (int)sizeof err->message);
     err->code = code;
     return code;
 }
