@@ -343,7 +343,7 @@ static ds4_status take_section(section *out, bytes_cursor *c, const char *path, 
 static ds4_status check_file(bytes_cursor *c, const char *path, uint64_t expected_fingerprint,
                              ds4_error *err) {
     DS4_TRY(check_file_header(c, path, expected_fingerprint, err));
-    section s;
+    section s = {0};
     do {
         DS4_TRY(take_section(&s, c, path, err));
     } while (s.tag != 0);
