@@ -5,7 +5,8 @@
 ASAN      = -fsanitize=address,undefined -fno-sanitize-recover=all
 ASAN_SRC := $(filter-out tests/model/test_nano.c tests/model/test_rounded.c \
                            tests/model/test_alloc.c,$(TEST_SRC))
-TSAN_SRC := $(filter tests/unit/test_threads.c tests/model/test_properties.c,$(TEST_SRC))
+TSAN_SRC := $(filter tests/unit/test_threads.c tests/unit/test_text.c tests/model/test_properties.c,\
+                           $(TEST_SRC))
 ASAN_BIN := $(ASAN_SRC:%.c=build/asan/%)
 TSAN_BIN := $(TSAN_SRC:%.c=build/tsan/%)
 ASAN_FUZZ := $(FUZZ_SRC:%.c=build/asan/%)
@@ -67,7 +68,12 @@ $(FUZZ_NAMES:%=fuzz-%): fuzz-%:
 	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 \
 	    -artifact_prefix=build/fuzz/$*- build/fuzz/corpus/$* tests/fuzz/corpus/$*
 
-check-long: test $(FUZZ_NAMES:%=fuzz-%)
+# The nano model's abilities, as its README has them.
+.PHONY: check-abilities
+check-abilities: all
+	DS4=$(B)/ds4 tests/nano_abilities.py
+
+check-long: test check-abilities $(FUZZ_NAMES:%=fuzz-%)
 
 check-layers:
 	tests/check_layers.py
