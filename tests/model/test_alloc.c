@@ -1,5 +1,6 @@
-/* Memory: a step takes none; when it runs out anywhere, the call says so, loses nothing and works the
- * next time. The linker hands every allocation of the library to the functions below (Makefile). */
+/* Memory: a step takes none; when it runs out anywhere, the call says so, loses nothing and works
+ * the next time. The linker hands every allocation of the library to the functions below
+ * (Makefile). */
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
@@ -21,15 +22,16 @@
 static struct {
     atomic_long n_live;  /* blocks and mappings that are not freed */
     atomic_long n_calls; /* since the count was last set to 0 */
-    long        fail_at; /* the call that fails, from 1; 0: none does */
-    bool        fails_on; /* so do all calls behind it */
+    long fail_at;        /* the call that fails, from 1; 0: none does */
+    bool fails_on;       /* so do all calls behind it */
     atomic_bool is_hit;
     atomic_bool is_system; /* a mapping or a thread was refused, not memory */
 } heap;
 
 static bool may_have(bool is_system) {
     long n = atomic_fetch_add(&heap.n_calls, 1) + 1;
-    bool is_refused = heap.fail_at > 0 && (n == heap.fail_at || (heap.fails_on && n > heap.fail_at));
+    bool is_refused =
+        heap.fail_at > 0 && (n == heap.fail_at || (heap.fails_on && n > heap.fail_at));
     if (is_refused) atomic_store(&heap.is_hit, true);
     if (is_refused && is_system) atomic_store(&heap.is_system, true);
     if (is_refused) errno = ENOMEM;
@@ -44,21 +46,23 @@ static void *counted(void *memory) {
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *memory, size_t n);
-void  __real_free(void *memory);
+void __real_free(void *memory);
 char *__real_strndup(const char *s, size_t n);
 void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset);
-int   __real_munmap(void *at, size_t n);
-int   __real_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __real_munmap(void *at, size_t n);
+int __real_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
+                          void *arg);
 
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *memory, size_t n);
-void  __wrap_free(void *memory);
+void __wrap_free(void *memory);
 char *__wrap_strdup(const char *s);
 char *__wrap_strndup(const char *s, size_t n);
 void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset);
-int   __wrap_munmap(void *at, size_t n);
-int   __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __wrap_munmap(void *at, size_t n);
+int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
+                          void *arg);
 
 void *__wrap_malloc(size_t n) {
     return may_have(false) ? counted(__real_malloc(n)) : NULL;
@@ -98,7 +102,8 @@ int __wrap_munmap(void *at, size_t n) {
     return __real_munmap(at, n);
 }
 
-int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
+int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
+                          void *arg) {
     return may_have(true) ? __real_pthread_create(id, attr, fn, arg) : EAGAIN;
 }
 
@@ -107,16 +112,16 @@ int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)
 enum { N_PROMPT = 40 };
 
 typedef struct {
-    tiny_model   m;
-    ds4_engine  *e;
+    tiny_model m;
+    ds4_engine *e;
     ds4_session *s;
-    int32_t      prompt[N_PROMPT];
-    char         saved[300];
+    int32_t prompt[N_PROMPT];
+    char saved[300];
     /* outputs */
     int32_t *ids;
-    size_t   n_ids;
-    char    *text;
-    size_t   n_text;
+    size_t n_ids;
+    char *text;
+    size_t n_text;
 } world;
 
 static ds4_engine_options world_options(const world *w) {
@@ -129,11 +134,20 @@ static ds4_engine_options world_options(const world *w) {
 
 static ds4_generation world_generation(void) {
     static const ds4_logit_bias bias[] = {{5, 1.5f}, {70, -2}, {5, 0.25f}};
-    static const char *const    stops[] = {"never said", "\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC", "stop it"};
-    ds4_generation              g = ds4_generation_defaults();
-    g.sampling = (ds4_sampling){.temperature = 1.5f, .top_k = 50, .top_p = 0.9f, .min_p = 0.01f,
-                                .repeat_penalty = 1.1f, .presence_penalty = 0.1f, .frequency_penalty = 0.1f,
-                                .penalty_last_n = 30, .seed = 7, .bias = bias, .n_bias = 3};
+    static const char *const stops[] = {"never said", "\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC",
+                                        "stop it"};
+    ds4_generation g = ds4_generation_defaults();
+    g.sampling = (ds4_sampling){.temperature = 1.5f,
+                                .top_k = 50,
+                                .top_p = 0.9f,
+                                .min_p = 0.01f,
+                                .repeat_penalty = 1.1f,
+                                .presence_penalty = 0.1f,
+                                .frequency_penalty = 0.1f,
+                                .penalty_last_n = 30,
+                                .seed = 7,
+                                .bias = bias,
+                                .n_bias = 3};
     g.max_tokens = 12;
     g.n_top = 20;
     g.stops = stops;
@@ -151,7 +165,7 @@ typedef struct {
 
 static ds4_status call_plan(world *w, ds4_error *err) {
     ds4_engine_options o = world_options(w);
-    ds4_memory_plan    plan;
+    ds4_memory_plan plan;
     return ds4_engine_plan(&plan, w->m.path, &o, err);
 }
 
@@ -209,7 +223,8 @@ static ds4_status call_load(world *w, ds4_error *err) {
 }
 
 static ds4_status call_tokenize(world *w, ds4_error *err) {
-    static const char text[] = "<｜User｜>What is 17 * 23? Grüße, 你好!\n\n  def f(x):<｜Assistant｜>";
+    static const char text[] =
+        "<｜User｜>What is 17 * 23? Grüße, 你好!\n\n  def f(x):<｜Assistant｜>";
     return ds4_tokenize(w->e, &w->ids, &w->n_ids, text, sizeof text - 1, true, err);
 }
 
@@ -218,10 +233,10 @@ static ds4_status call_detokenize(world *w, ds4_error *err) {
 }
 
 static ds4_status call_render(world *w, ds4_error *err) {
-    static const char json[] =
-        "{\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
-        "{\"role\":\"user\",\"content\":\"Hi\"},"
-        "{\"role\":\"assistant\",\"content\":\"Hello\"},{\"role\":\"user\",\"content\":\"\\u4f60\"}]}";
+    static const char json[] = "{\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
+                               "{\"role\":\"user\",\"content\":\"Hi\"},"
+                               "{\"role\":\"assistant\",\"content\":\"Hello\"},{\"role\":\"user\","
+                               "\"content\":\"\\u4f60\"}]}";
     return ds4_render(w->e, &w->text, &w->n_text, &w->ids, &w->n_ids, json, sizeof json - 1, err);
 }
 
@@ -249,7 +264,7 @@ static const fallible calls[] = {
 enum { N_CALLS = sizeof calls / sizeof *calls };
 
 static int n_files(const world *w) {
-    int  n = 0;
+    int n = 0;
     DIR *dir = opendir(w->m.dir);
     assert_non_null(dir);
     for (struct dirent *d; (d = readdir(dir));) n += d->d_name[0] != '.';
@@ -263,8 +278,8 @@ static void check_status(const fallible *c, ds4_status status, const ds4_error *
         return;
     }
     if (status != DS4_OK && status != DS4_ENOMEM && !(status == DS4_EIO && heap.is_system))
-        fail_msg("%s, allocation %ld: found %s (%s), expected ENOMEM", c->what, n, ds4_status_name(status),
-                 err->message);
+        fail_msg("%s, allocation %ld: found %s (%s), expected ENOMEM", c->what, n,
+                 ds4_status_name(status), err->message);
     if (status != DS4_OK && (err->code != status || err->message[0] == 0))
         fail_msg("%s, allocation %ld: error without a message", c->what, n);
 }
@@ -272,8 +287,8 @@ static void check_status(const fallible *c, ds4_status status, const ds4_error *
 /* The call with its n-th allocation refused; true while there is an n-th one. */
 static bool check_fault(world *w, const fallible *c, long n, bool fails_on) {
     ds4_error err = {0};
-    int       n_files_before = n_files(w);
-    long      n_live = heap.n_live;
+    int n_files_before = n_files(w);
+    long n_live = heap.n_live;
     heap.n_calls = 0;
     heap.is_hit = heap.is_system = false;
     heap.fails_on = fails_on;
@@ -283,14 +298,16 @@ static bool check_fault(world *w, const fallible *c, long n, bool fails_on) {
     check_status(c, status, &err, n);
     if (status != DS4_OK) {
         if (w->ids || w->text) fail_msg("%s, allocation %ld: failed with outputs", c->what, n);
-        if (n_files(w) != n_files_before) fail_msg("%s, allocation %ld: left a file behind", c->what, n);
+        if (n_files(w) != n_files_before)
+            fail_msg("%s, allocation %ld: left a file behind", c->what, n);
         if (c->call == call_plan || c->call == call_open || c->call == call_create) {
             if (heap.n_live != n_live)
                 fail_msg("%s, allocation %ld: %ld blocks lost", c->what, n, heap.n_live - n_live);
         }
         /* With memory the same call works. */
         status = c->call(w, &err);
-        if (status != DS4_OK) fail_msg("%s again after allocation %ld: %s", c->what, n, err.message);
+        if (status != DS4_OK)
+            fail_msg("%s again after allocation %ld: %s", c->what, n, err.message);
     }
     if (c->undo) c->undo(w);
     return heap.is_hit;
@@ -304,7 +321,7 @@ static void check_call(world *w, const fallible *c, bool fails_on) {
         fail_msg("%s: %ld blocks lost after %ld faults", c->what, heap.n_live - n_live, n - 1);
     bool takes_none = c->call == call_append || c->call == call_evaluate;
     if (takes_none != (n == 1)) fail_msg("%s: %ld allocations", c->what, n - 1);
-    ds4_error  err;
+    ds4_error err;
     ds4_status status = c->call(w, &err);
     tiny_ok(status, &err, c->what);
 }
@@ -359,15 +376,19 @@ static void hear_reply(void *user, ds4_reply_kind kind, const char *text, size_t
 
 /* Ends at the first failure; every prefix of the calls can be destroyed. */
 static ds4_status run_reply(size_t *n_heard, ds4_error *err) {
-    static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"add\",\"parameters\":{"
-                                "\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"number\"}}}}}]";
-    static const char *const pieces[] = {
-        "Let me think.", "</think>", "I add <b>.\n\n<｜DSML｜tool_", "calls>\n<｜DSML｜invoke name=\"add\">\n",
-        "<｜DSML｜parameter name=\"a\" string=\"false\">1", "2</｜DSML｜parameter>\n</｜DSML｜invoke>\n",
-        "</｜DSML｜tool_calls>"};
+    static const char tools[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"add\",\"parameters\":{"
+        "\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"number\"}}}}}]";
+    static const char *const pieces[] = {"Let me think.",
+                                         "</think>",
+                                         "I add <b>.\n\n<｜DSML｜tool_",
+                                         "calls>\n<｜DSML｜invoke name=\"add\">\n",
+                                         "<｜DSML｜parameter name=\"a\" string=\"false\">1",
+                                         "2</｜DSML｜parameter>\n</｜DSML｜invoke>\n",
+                                         "</｜DSML｜tool_calls>"};
     ds4_reply_options o = {.is_thinking = true, .tools = tools, .n_tools = sizeof tools - 1};
-    ds4_reply        *r = NULL;
-    ds4_status        status = ds4_reply_create(&r, &o, hear_reply, n_heard, err);
+    ds4_reply *r = NULL;
+    ds4_status status = ds4_reply_create(&r, &o, hear_reply, n_heard, err);
     for (size_t i = 0; status == DS4_OK && i < sizeof pieces / sizeof *pieces; i++)
         status = ds4_reply_feed(r, pieces[i], strlen(pieces[i]), err);
     if (status == DS4_OK) status = ds4_reply_finish(r, false, err);
@@ -377,7 +398,7 @@ static ds4_status run_reply(size_t *n_heard, ds4_error *err) {
 
 static void test_replies(void **state) {
     (void)state;
-    size_t    n_heard = 0;
+    size_t n_heard = 0;
     ds4_error err = {0};
     tiny_ok(run_reply(&n_heard, &err), &err, "reply");
     assert_true(n_heard > 20);
@@ -392,7 +413,8 @@ static void test_replies(void **state) {
         heap.fail_at = 0;
         if (status != (heap.is_hit ? DS4_ENOMEM : DS4_OK))
             fail_msg("reply, allocation %ld: found %s", n, ds4_status_name(status));
-        if (heap.n_live != n_live) fail_msg("reply, allocation %ld: %ld blocks lost", n, heap.n_live - n_live);
+        if (heap.n_live != n_live)
+            fail_msg("reply, allocation %ld: %ld blocks lost", n, heap.n_live - n_live);
     }
 }
 
@@ -418,11 +440,12 @@ static void test_steps_take_no_memory(void **state) {
     memset(stop, 'a', 4096);
     stop[4096] = 0;
     const char *stops[] = {stop};
-    ds4_logit_bias likes_a[] = {{RANDMODEL_FIRST_BYTE + 'a', 30}, {0, 28}, {RANDMODEL_FIRST_BYTE + 0xE4, 28}};
+    ds4_logit_bias likes_a[] = {
+        {RANDMODEL_FIRST_BYTE + 'a', 30}, {0, 28}, {RANDMODEL_FIRST_BYTE + 0xE4, 28}};
     ds4_error err;
     tiny_ok(call_open(&w, &err), &err, "open");
     ds4_session *two[2] = {tiny_session(w.e), tiny_session(w.e)};
-    size_t       n_heard = 0;
+    size_t n_heard = 0;
     for (int i = 0; i < 2; i++) {
         ds4_generation g = world_generation();
         g.on_token = hear_token;

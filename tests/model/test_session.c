@@ -1,5 +1,5 @@
-/* Generation through the public API: sampling that repeats, what ends a generation, and what callbacks
- * are told. The sampler's and the stop texts' own rules are in tests/unit. */
+/* Generation through the public API: sampling that repeats, what ends a generation, and what
+ * callbacks are told. The sampler's and the stop texts' own rules are in tests/unit. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,16 +15,16 @@ enum { N_PROMPT = 24, N_CTX = 100, EOS = 1, MAX_HEARD = 128 };
 
 /* All that callbacks said of one generation. */
 typedef struct {
-    int32_t     ids[MAX_HEARD];
-    float       logprobs[MAX_HEARD];
+    int32_t ids[MAX_HEARD];
+    float logprobs[MAX_HEARD];
     ds4_logprob top[MAX_HEARD][20];
-    uint32_t    n_top[MAX_HEARD];
-    size_t      n;
-    char        text[16 * MAX_HEARD];
-    size_t      n_text;
-    ds4_finish  last; /* of the last token */
-    size_t      stop_after; /* on_token says so after this many; 0: never */
-    size_t      n_progress, n_done, n_all; /* calls of on_progress, and what the last one said */
+    uint32_t n_top[MAX_HEARD];
+    size_t n;
+    char text[16 * MAX_HEARD];
+    size_t n_text;
+    ds4_finish last;                  /* of the last token */
+    size_t stop_after;                /* on_token says so after this many; 0: never */
+    size_t n_progress, n_done, n_all; /* calls of on_progress, and what the last one said */
 } heard;
 
 static bool on_token(void *user, const ds4_token *t) {
@@ -51,16 +51,17 @@ static void on_progress(void *user, size_t n_done, size_t n_prompt) {
     h->n_all = n_prompt;
 }
 
-/* One model for all tests, an engine of two sessions, a fresh session with a prompt of byte tokens. */
+/* One model for all tests, an engine of two sessions, a fresh session with a prompt of byte tokens.
+ */
 typedef struct {
-    tiny_model   m;
-    ds4_engine  *e;
+    tiny_model m;
+    ds4_engine *e;
     ds4_session *s;
-    int32_t      prompt[N_PROMPT];
+    int32_t prompt[N_PROMPT];
 } stage;
 
 static int set_up(void **state) {
-    stage          *g = calloc(1, sizeof *g);
+    stage *g = calloc(1, sizeof *g);
     randmodel_shape shape = tiny_shape(9);
     tiny_write(&g->m, &shape, 9);
     ds4_engine_options o = tiny_options(&g->m);
@@ -81,7 +82,7 @@ static int tear_down(void **state) {
 }
 
 static int new_session(void **state) {
-    stage    *g = *state;
+    stage *g = *state;
     ds4_error err;
     g->s = tiny_session(g->e);
     for (int i = 0; i < N_PROMPT; i++) g->prompt[i] = RANDMODEL_FIRST_BYTE + 'a' + i;
@@ -110,9 +111,9 @@ static ds4_generation generation(heard *h, float temperature, uint64_t seed, uin
 
 /* Generates from the prompt, whatever was there before. */
 static void generate(const stage *g, const ds4_generation *how) {
-    heard    *h = how->user;
+    heard *h = how->user;
     ds4_error err;
-    size_t    stop_after = h->stop_after;
+    size_t stop_after = h->stop_after;
     *h = (heard){.stop_after = stop_after};
     tiny_ok(ds4_session_rewind(g->s, N_PROMPT, &err), &err, "rewind");
     tiny_ok(ds4_session_generate(g->s, how, &err), &err, "generate");
@@ -123,7 +124,7 @@ static heard one, two; /* too big for the stack of a test */
 /* ---- sampling ---- */
 
 static void test_seeds_repeat(void **state) {
-    stage         *g = *state;
+    stage *g = *state;
     ds4_generation how = generation(&one, 1.0f, 42, 30);
     generate(g, &how);
     how.user = &two;
@@ -140,21 +141,23 @@ static void test_seeds_repeat(void **state) {
 
 /* In company, in another slot, with a log of the likeliest tokens: the same tokens. */
 static void test_seeds_repeat_in_company(void **state) {
-    stage         *g = *state;
-    ds4_error      err;
-    ds4_session   *other = tiny_session(g->e);
+    stage *g = *state;
+    ds4_error err;
+    ds4_session *other = tiny_session(g->e);
     ds4_generation how = generation(&one, 1.0f, 42, 20);
     generate(g, &how);
     two = (heard){0};
-    static heard   stranger;
-    ds4_generation same = generation(&two, 1.0f, 42, 20), strange = generation(&stranger, 0.7f, 9, 25);
+    static heard stranger;
+    ds4_generation same = generation(&two, 1.0f, 42, 20),
+                   strange = generation(&stranger, 0.7f, 9, 25);
     stranger = (heard){0};
     same.n_top = 3;
     tiny_ok(ds4_session_append(other, g->prompt, N_PROMPT, &err), &err, "append");
     tiny_ok(ds4_session_rewind(g->s, N_PROMPT - 5, &err), &err, "rewind");
     tiny_ok(ds4_session_start(g->s, &strange, &err), &err, "start");
     tiny_ok(ds4_session_start(other, &same, &err), &err, "start");
-    for (bool has_work = true; has_work;) tiny_ok(ds4_engine_step(g->e, &has_work, &err), &err, "step");
+    for (bool has_work = true; has_work;)
+        tiny_ok(ds4_engine_step(g->e, &has_work, &err), &err, "step");
     assert_int_equal(two.n, 20);
     assert_int_equal(stranger.n, 25);
     assert_memory_equal(one.ids, two.ids, sizeof one.ids);
@@ -162,7 +165,7 @@ static void test_seeds_repeat_in_company(void **state) {
 }
 
 static void test_greedy_takes_the_likeliest(void **state) {
-    stage         *g = *state;
+    stage *g = *state;
     ds4_generation how = generation(&one, 0, 1, 15);
     how.n_top = 20;
     generate(g, &how);
@@ -170,23 +173,25 @@ static void test_greedy_takes_the_likeliest(void **state) {
         assert_int_equal(one.n_top[i], 20);
         assert_int_equal(one.ids[i], one.top[i][0].id);
         assert_true(one.logprobs[i] == one.top[i][0].logprob);
-        for (int t = 1; t < 20; t++) assert_true(one.top[i][t].logprob <= one.top[i][t - 1].logprob);
+        for (int t = 1; t < 20; t++)
+            assert_true(one.top[i][t].logprob <= one.top[i][t - 1].logprob);
     }
 }
 
-/* The log-probabilities are those of the session's own logits: before bias, penalties, temperature. */
+/* The log-probabilities are those of the session's own logits: before bias, penalties, temperature.
+ */
 static void test_logprobs_are_of_plain_logits(void **state) {
-    stage    *g = *state;
+    stage *g = *state;
     ds4_error err;
     tiny_ok(ds4_session_evaluate(g->s, NULL, NULL, &err), &err, "evaluate");
     const float *logits = ds4_session_logits(g->s);
-    uint32_t     n_vocab = ds4_engine_info(g->e)->n_vocab;
-    double       sum = 0;
+    uint32_t n_vocab = ds4_engine_info(g->e)->n_vocab;
+    double sum = 0;
     assert_non_null(logits);
     for (uint32_t i = 0; i < n_vocab; i++) sum += exp((double)logits[i]);
-    double               wanted = (double)logits[77] - log(sum);
+    double wanted = (double)logits[77] - log(sum);
     const ds4_logit_bias bias = {77, 100};
-    ds4_generation       how = generation(&one, 3.0f, 1, 1);
+    ds4_generation how = generation(&one, 3.0f, 1, 1);
     how.sampling.bias = &bias;
     how.sampling.n_bias = 1;
     generate(g, &how);
@@ -195,9 +200,9 @@ static void test_logprobs_are_of_plain_logits(void **state) {
 }
 
 static void test_bias(void **state) {
-    stage               *g = *state;
+    stage *g = *state;
     const ds4_logit_bias likes = {65, 1000}, hates[] = {{65, 1000}, {65, -INFINITY}, {66, 500}};
-    ds4_generation       how = generation(&one, 1.0f, 5, 12);
+    ds4_generation how = generation(&one, 1.0f, 5, 12);
     how.sampling.bias = &likes;
     how.sampling.n_bias = 1;
     generate(g, &how);
@@ -210,9 +215,9 @@ static void test_bias(void **state) {
 
 /* Penalties see what was generated; the repeat penalty sees the prompt too. */
 static void test_penalties(void **state) {
-    stage               *g = *state;
+    stage *g = *state;
     const ds4_logit_bias likes[] = {{65, 500}, {66, 470}, {67, 440}};
-    ds4_generation       how = generation(&one, 0, 1, 6);
+    ds4_generation how = generation(&one, 0, 1, 6);
     how.sampling.bias = likes;
     how.sampling.n_bias = 3;
     how.sampling.presence_penalty = 100;
@@ -245,7 +250,7 @@ static void test_penalties(void **state) {
 /* ---- ends ---- */
 
 static void check_end(const stage *g, const heard *h, ds4_finish finish, size_t n_tokens) {
-    size_t         n;
+    size_t n;
     const int32_t *ids = ds4_session_tokens(g->s, &n);
     assert_int_equal(ds4_session_finish(g->s), finish);
     assert_int_equal(h->last, finish == DS4_FINISH_CANCELED ? DS4_FINISH_NONE : finish);
@@ -266,8 +271,8 @@ static void test_max_tokens(void **state) {
 }
 
 static void test_full_context(void **state) {
-    stage         *g = *state;
-    ds4_error      err;
+    stage *g = *state;
+    ds4_error err;
     ds4_generation how = generation(&one, 1.0f, 1, 0);
     generate(g, &how);
     check_end(g, &one, DS4_FINISH_LENGTH, N_CTX - N_PROMPT);
@@ -279,11 +284,12 @@ static void test_full_context(void **state) {
     assert_int_equal(ds4_session_start(g->s, &how, &err), DS4_EFULL);
 }
 
-/* EOS ends the turn, is a token of the session and no text; if it is ignored it is like any other. */
+/* EOS ends the turn, is a token of the session and no text; if it is ignored it is like any other.
+ */
 static void test_eos(void **state) {
-    stage               *g = *state;
+    stage *g = *state;
     const ds4_logit_bias likes[] = {{EOS, 500}, {RANDMODEL_FIRST_BYTE + 'x', 520}};
-    ds4_generation       how = generation(&one, 0, 1, 8);
+    ds4_generation how = generation(&one, 0, 1, 8);
     how.sampling.bias = likes;
     how.sampling.n_bias = 2;
     how.sampling.frequency_penalty = 9; /* x three times, then EOS */
@@ -298,7 +304,8 @@ static void test_eos(void **state) {
     assert_non_null(strstr(one.text, "xxx<"));
 }
 
-/* Text that repeats: bytes that are liked by turns, "abcabc...". Biases decide by what penalties leave. */
+/* Text that repeats: bytes that are liked by turns, "abcabc...". Biases decide by what penalties
+ * leave. */
 static ds4_generation says_abc(heard *h, uint32_t max_tokens) {
     static const ds4_logit_bias likes[] = {{RANDMODEL_FIRST_BYTE + 'a', 500},
                                            {RANDMODEL_FIRST_BYTE + 'b', 480},
@@ -311,13 +318,14 @@ static ds4_generation says_abc(heard *h, uint32_t max_tokens) {
 }
 
 static void test_stop_across_tokens(void **state) {
-    stage         *g = *state;
+    stage *g = *state;
     ds4_generation how = says_abc(&one, 9);
     generate(g, &how);
     assert_string_equal(one.text, "abcabcabc");
     check_end(g, &one, DS4_FINISH_LENGTH, 9);
 
-    /* Two tokens make it complete; what was held back for a longer one that does not come is text. */
+    /* Two tokens make it complete; what was held back for a longer one that does not come is text.
+     */
     const char *stops[] = {"bcb", "cab"};
     how.stops = stops;
     how.n_stops = 2;
@@ -351,11 +359,11 @@ static void test_stop_across_tokens(void **state) {
 
 /* A character whose bytes are tokens comes out whole, and as U+FFFD if the end cuts it. */
 static void test_characters_across_tokens(void **state) {
-    stage               *g = *state;
+    stage *g = *state;
     const ds4_logit_bias likes[] = {{RANDMODEL_FIRST_BYTE + 0xE2, 500},
                                     {RANDMODEL_FIRST_BYTE + 0x82, 480},
                                     {RANDMODEL_FIRST_BYTE + 0xAC, 460}};
-    ds4_generation       how = generation(&one, 0, 1, 6);
+    ds4_generation how = generation(&one, 0, 1, 6);
     how.sampling.bias = likes;
     how.sampling.n_bias = 3;
     how.sampling.frequency_penalty = 60;
@@ -374,7 +382,7 @@ static void test_characters_across_tokens(void **state) {
 }
 
 static void test_callback_stops(void **state) {
-    stage         *g = *state;
+    stage *g = *state;
     ds4_generation how = says_abc(&one, 9);
     one.stop_after = 4;
     generate(g, &how);
@@ -390,7 +398,7 @@ static void test_callback_stops(void **state) {
 
 /* The last token both completes the generation and is refused by the callback: its end counts. */
 static void test_callback_stops_at_the_end(void **state) {
-    stage         *g = *state;
+    stage *g = *state;
     ds4_generation how = says_abc(&one, 4);
     one.stop_after = 4;
     generate(g, &how);
@@ -405,10 +413,11 @@ static bool cancel_engine(void *user, const ds4_token *t) {
     return true;
 }
 
-/* Cancel ends a step with an error, not the generation; generate gives up, a loop of steps goes on. */
+/* Cancel ends a step with an error, not the generation; generate gives up, a loop of steps goes on.
+ */
 static void test_cancel_from_callback(void **state) {
-    stage         *g = *state;
-    ds4_error      err;
+    stage *g = *state;
+    ds4_error err;
     ds4_generation how = generation(&one, 0, 1, 6);
     how.on_token = cancel_engine;
     how.on_progress = NULL;
@@ -436,7 +445,7 @@ static void test_cancel_from_callback(void **state) {
 /* ---- progress, statistics, refusals ---- */
 
 static void test_progress(void **state) {
-    stage         *g = *state;
+    stage *g = *state;
     ds4_generation how = generation(&one, 1.0f, 1, 3);
     one = (heard){0};
     ds4_error err;
@@ -451,10 +460,10 @@ static void test_progress(void **state) {
 }
 
 static void test_refusals(void **state) {
-    stage         *g = *state;
-    ds4_error      err;
+    stage *g = *state;
+    ds4_error err;
     ds4_generation how = generation(&one, 1.0f, 1, 3);
-    const int32_t  bad_ids[] = {3, (int32_t)ds4_engine_info(g->e)->n_vocab}, negative = -1;
+    const int32_t bad_ids[] = {3, (int32_t)ds4_engine_info(g->e)->n_vocab}, negative = -1;
     one = (heard){0};
     assert_int_equal(ds4_session_append(g->s, bad_ids, 2, &err), DS4_EINVAL);
     assert_int_equal(ds4_session_append(g->s, &negative, 1, &err), DS4_EINVAL);
@@ -480,7 +489,8 @@ static void test_refusals(void **state) {
     tiny_ok(ds4_session_start(g->s, &how, &err), &err, "start");
     assert_int_equal(ds4_session_start(g->s, &how, &err), DS4_EINVAL);
     assert_int_equal(ds4_session_append(g->s, g->prompt, 1, &err), DS4_EINVAL);
-    for (bool has_work = true; has_work;) tiny_ok(ds4_engine_step(g->e, &has_work, &err), &err, "step");
+    for (bool has_work = true; has_work;)
+        tiny_ok(ds4_engine_step(g->e, &has_work, &err), &err, "step");
     assert_int_equal(one.n, 3);
 
     ds4_session *second = tiny_session(g->e), *third = NULL;
@@ -494,15 +504,16 @@ static void test_refusals(void **state) {
 }
 
 static void test_engine_refusals(void **state) {
-    stage             *g = *state;
-    ds4_engine        *e = NULL;
-    ds4_error          err;
+    stage *g = *state;
+    ds4_engine *e = NULL;
+    ds4_error err;
     ds4_engine_options good = tiny_options(&g->m), o = good;
     const struct {
-        ds4_status  code;
+        ds4_status code;
         const char *word;
-    } expected[] = {{DS4_EINVAL, "n_sessions"}, {DS4_EINVAL, "n_step_rows"}, {DS4_EINVAL, "n_ctx"},
-                    {DS4_EUNSUPPORTED, "abacus"}, {DS4_EUNSUPPORTED, "slide rule"}, {DS4_EIO, "nothing"}};
+    } expected[] = {
+        {DS4_EINVAL, "n_sessions"},   {DS4_EINVAL, "n_step_rows"},      {DS4_EINVAL, "n_ctx"},
+        {DS4_EUNSUPPORTED, "abacus"}, {DS4_EUNSUPPORTED, "slide rule"}, {DS4_EIO, "nothing"}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         o = good;
         if (i == 0) o.n_sessions = 0;

@@ -1,5 +1,5 @@
-/* What a session holds, exactly: saved and loaded in every state, rewound, and canceled in the middle of
- * a step, it goes on as one to which nothing happened. */
+/* What a session holds, exactly: saved and loaded in every state, rewound, and canceled in the
+ * middle of a step, it goes on as one to which nothing happened. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,9 +18,9 @@ enum { N_PROMPT = 90, N_GENERATE = 6, N_MODELS = TINY_HASTE > 1 ? 1 : 2 };
 
 /* A model, its options and tokens to draw prompts from. */
 typedef struct {
-    tiny_model         m;
+    tiny_model m;
     ds4_engine_options options;
-    int32_t            prompt[TINY_MAX_TOKENS], other[TINY_MAX_TOKENS];
+    int32_t prompt[TINY_MAX_TOKENS], other[TINY_MAX_TOKENS];
 } stage;
 
 static void stage_open(stage *g, uint64_t seed) {
@@ -48,13 +48,13 @@ static void rewind_to(ds4_session *s, size_t n) {
 
 static bool step(ds4_session *s) {
     ds4_error err;
-    bool      has_work;
+    bool has_work;
     tiny_ok(ds4_engine_step(s->engine, &has_work, &err), &err, "step");
     return has_work;
 }
 
 static void start(ds4_session *s, tiny_record *r, uint32_t n) {
-    ds4_error      err;
+    ds4_error err;
     ds4_generation how = tiny_greedy(r, n);
     tiny_ok(ds4_session_start(s, &how, &err), &err, "start");
 }
@@ -68,8 +68,8 @@ static size_t n_tokens_of(const ds4_session *s) {
 /* What a fresh session says that goes on from these tokens. */
 static void expect_from(tiny_record *r, const stage *g, const ds4_session *s, const int32_t *more,
                         size_t n_more, uint32_t n_generate) {
-    int32_t        ids[TINY_MAX_TOKENS];
-    size_t         n;
+    int32_t ids[TINY_MAX_TOKENS];
+    size_t n;
     const int32_t *tokens = ds4_session_tokens(s, &n);
     memcpy(ids, tokens, n * sizeof *ids);
     memcpy(ids + n, more, n_more * sizeof *ids);
@@ -80,7 +80,7 @@ static void expect_from(tiny_record *r, const stage *g, const ds4_session *s, co
 /* Adds tokens to a session in any state, goes on, and compares with a fresh one. */
 static void check_goes_on(const stage *g, ds4_session *s, size_t n_more, const char *what) {
     tiny_record found, expected;
-    ds4_error   err;
+    ds4_error err;
     tiny_record_init(&found, s->engine);
     expect_from(&expected, g, s, g->other, n_more, N_GENERATE);
     append(s, g->other, n_more);
@@ -91,7 +91,8 @@ static void check_goes_on(const stage *g, ds4_session *s, size_t n_more, const c
     evaluate(s);
     tiny_take_logits(&found, s);
     size_t end = n_tokens_of(s);
-    tiny_same(&found, &expected, end - 1, end, g->options.use_mtp, &g->m, "%s, %zu tokens more", what, n_more);
+    tiny_same(&found, &expected, end - 1, end, g->options.use_mtp, &g->m, "%s, %zu tokens more",
+              what, n_more);
     tiny_record_release(&found);
     tiny_record_release(&expected);
 }
@@ -192,7 +193,7 @@ static void for_states(uint64_t seed, uint32_t n_step_rows,
     stage_open(&g, seed);
     g.options.n_step_rows = n_step_rows;
     for (int i = 0; i < N_STATES; i++) {
-        ds4_engine  *e = tiny_open(&g.m, &g.options);
+        ds4_engine *e = tiny_open(&g.m, &g.options);
         ds4_session *s = tiny_session(e);
         tiny_record_init(&heard, e);
         states[i].make(&g, s);
@@ -209,6 +210,7 @@ static void check_state(stage *g, ds4_session *s, const char *what) {
     if (s->is_generating) rewind_to(s, n_tokens_of(s));
     check_goes_on(g, s, n_tokens_of(s) == 0 ? 4 : 0, what);
     check_goes_on(g, s, 5, what);
+    if (TINY_HASTE > 1) return;
     rewind_to(s, n_tokens_of(s) - 6);
     check_goes_on(g, s, 0, what);
     check_goes_on(g, s, 40, what);
@@ -222,21 +224,21 @@ static void test_states(void **state) {
 /* ---- saving ---- */
 
 static void assert_same_file(const stage *g, const char *a, const char *b, const char *what) {
-    mapfile   fa, fb;
+    mapfile fa, fb;
     ds4_error err;
     tiny_ok(mapfile_open(&fa, a, &err), &err, "open");
     tiny_ok(mapfile_open(&fb, b, &err), &err, "open");
     if (fa.n != fb.n || memcmp(fa.data, fb.data, fa.n) != 0)
-        fail_msg("model of seed %llu: files of %zu and %zu bytes differ: %s", (unsigned long long)g->m.seed,
-                 fa.n, fb.n, what);
+        fail_msg("model of seed %llu: files of %zu and %zu bytes differ: %s",
+                 (unsigned long long)g->m.seed, fa.n, fb.n, what);
     mapfile_close(&fa);
     mapfile_close(&fb);
 }
 
 static void assert_same_session(const ds4_session *a, const ds4_session *b, const char *what) {
-    size_t         n, n_b;
+    size_t n, n_b;
     const int32_t *ids = ds4_session_tokens(a, &n), *ids_b = ds4_session_tokens(b, &n_b);
-    const float   *logits = ds4_session_logits(a), *logits_b = ds4_session_logits(b);
+    const float *logits = ds4_session_logits(a), *logits_b = ds4_session_logits(b);
     if (n != n_b || memcmp(ids, ids_b, n * sizeof *ids) != 0 ||
         ds4_session_n_evaluated(a) != ds4_session_n_evaluated(b))
         fail_msg("session %s: loaded with other tokens", what);
@@ -245,10 +247,10 @@ static void assert_same_session(const ds4_session *a, const ds4_session *b, cons
         fail_msg("session %s: loaded with other logits", what);
 }
 
-/* Saved, loaded where everything but model and numerics is different, saved again: the same file; and
- * both sessions go on alike. The target held something else before. */
+/* Saved, loaded where everything but model and numerics is different, saved again: the same file;
+ * and both sessions go on alike. The target held something else before. */
 static void check_saved(stage *g, ds4_session *s, const char *what) {
-    char      path[300], again[300];
+    char path[300], again[300];
     ds4_error err;
     tiny_path(&g->m, path, "saved");
     tiny_path(&g->m, again, "again");
@@ -260,7 +262,7 @@ static void check_saved(stage *g, ds4_session *s, const char *what) {
     o.n_step_rows = 33;
     o.n_threads = 2;
     o.kernels = NULL;
-    ds4_engine  *e = tiny_open(&g->m, &o);
+    ds4_engine *e = tiny_open(&g->m, &o);
     ds4_session *idle = tiny_session(e), *loaded = tiny_session(e);
     append(loaded, g->other, 100);
     evaluate(loaded);
@@ -282,13 +284,13 @@ static void test_saved_states(void **state) {
 }
 
 /* Reads n tokens of which the last few are generated or not, and saves. */
-static void save_after(const stage *g, uint32_t n_step_rows, size_t n_first, size_t n, bool is_generated,
-                       const char *path) {
+static void save_after(const stage *g, uint32_t n_step_rows, size_t n_first, size_t n,
+                       bool is_generated, const char *path) {
     ds4_engine_options o = g->options;
-    tiny_record        r;
-    ds4_error          err;
+    tiny_record r;
+    ds4_error err;
     o.n_step_rows = n_step_rows;
-    ds4_engine  *e = tiny_open(&g->m, &o);
+    ds4_engine *e = tiny_open(&g->m, &o);
     ds4_session *s = tiny_session(e);
     tiny_record_init(&r, e);
     append(s, g->prompt, n_first);
@@ -311,13 +313,13 @@ static void test_same_file_whatever_the_chunks(void **state) {
     (void)state;
     static const struct {
         uint32_t n_step_rows;
-        size_t   n_first; /* the MTP block lags a row behind when the others come */
+        size_t n_first; /* the MTP block lags a row behind when the others come */
     } ways[] = {{1, 0},   {2, 73},  {5, 41},  {15, 70}, {16, 70}, {17, 73}, {17, 0},
                 {18, 70}, {18, 72}, {19, 71}, {33, 0},  {33, 60}, {90, 60}, {90, 72}};
     for (uint64_t i = 0; i < 2 * N_MODELS; i++) {
         stage g;
-        char  path[300], other[300], what[100];
-        bool  is_generated = i / 2 % 2;
+        char path[300], other[300], what[100];
+        bool is_generated = i / 2 % 2;
         stage_open(&g, 30 + i);
         tiny_path(&g.m, path, "saved");
         tiny_path(&g.m, other, "other");
@@ -338,9 +340,9 @@ static void test_first_draft_after_load(void **state) {
     stage g;
     stage_open(&g, 1);
     assert_true(g.options.use_mtp);
-    char         path[300];
-    ds4_error    err;
-    ds4_engine  *e = tiny_open(&g.m, &g.options);
+    char path[300];
+    ds4_error err;
+    ds4_engine *e = tiny_open(&g.m, &g.options);
     ds4_session *s = tiny_session(e);
     append(s, g.prompt, 50);
     evaluate(s);
@@ -358,11 +360,11 @@ static void test_first_draft_after_load(void **state) {
 /* Fails to load with this code and leaves the session as it was. */
 static void check_refused(ds4_session *s, const char *path, ds4_status code, const char *what) {
     ds4_error err = {0};
-    size_t    n = n_tokens_of(s), n_evaluated = ds4_session_n_evaluated(s);
+    size_t n = n_tokens_of(s), n_evaluated = ds4_session_n_evaluated(s);
     ds4_status status = ds4_session_load(s, path, &err);
     if (status != code)
-        fail_msg("%s: found %s, expected %s: %s", what, ds4_status_name(status), ds4_status_name(code),
-                 err.message);
+        fail_msg("%s: found %s, expected %s: %s", what, ds4_status_name(status),
+                 ds4_status_name(code), err.message);
     assert_int_equal(err.code, code);
     assert_int_equal(n_tokens_of(s), n);
     assert_int_equal(ds4_session_n_evaluated(s), n_evaluated);
@@ -373,13 +375,13 @@ static void test_refused_files(void **state) {
     stage g, foreign;
     stage_open(&g, 3);
     stage_open(&foreign, 4);
-    char      path[300], other_path[300], none[300];
+    char path[300], other_path[300], none[300];
     ds4_error err;
     tiny_path(&g.m, path, "saved");
     tiny_path(&foreign.m, other_path, "saved");
     tiny_path(&g.m, none, "none");
 
-    ds4_engine  *e = tiny_open(&g.m, &g.options);
+    ds4_engine *e = tiny_open(&g.m, &g.options);
     ds4_session *s = tiny_session(e);
     append(s, g.prompt, 80);
     evaluate(s);
@@ -446,19 +448,21 @@ enum { TAG_STATE = 0x54415453, TAG_LOGITS = 0x54474F4C };
 static void copy_file(const char *to, const char *from, uint64_t fingerprint, uint32_t changed_tag,
                       const void *data, size_t n) {
     static const uint32_t tags[] = {TAG_STATE, 0x4E4B4F54, 0x4143564B, 0x4D525453, TAG_LOGITS};
-    snapshot        *in;
+    snapshot *in;
     snapshot_writer *out;
-    ds4_error        err;
+    ds4_error err;
     tiny_ok(snapshot_open(&in, from, fingerprint, &err), &err, "open");
     tiny_ok(snapshot_writer_create(&out, to, fingerprint, &err), &err, "create");
     for (size_t i = 0; i < sizeof tags / sizeof *tags; i++) {
         const uint8_t *old;
-        size_t         n_old;
-        bool           is_changed = tags[i] == changed_tag;
+        size_t n_old;
+        bool is_changed = tags[i] == changed_tag;
         if (!snapshot_find(in, tags[i], &old, &n_old) || (is_changed && n == 0)) continue;
         snapshot_begin(out, tags[i]);
-        if (is_changed) snapshot_write(out, data, n);
-        else snapshot_write(out, old, n_old);
+        if (is_changed)
+            snapshot_write(out, data, n);
+        else
+            snapshot_write(out, old, n_old);
         snapshot_end(out);
     }
     tiny_ok(snapshot_finish(out, &err), &err, "finish");
@@ -471,13 +475,13 @@ static void test_impossible_files(void **state) {
     (void)state;
     stage g;
     stage_open(&g, 3);
-    char      path[300], bad[300];
+    char path[300], bad[300];
     ds4_error err;
     tiny_path(&g.m, path, "saved");
     tiny_path(&g.m, bad, "bad");
-    ds4_engine  *e = tiny_open(&g.m, &g.options);
+    ds4_engine *e = tiny_open(&g.m, &g.options);
     ds4_session *s = tiny_session(e);
-    uint64_t     fingerprint = ds4_engine_info(e)->fingerprint;
+    uint64_t fingerprint = ds4_engine_info(e)->fingerprint;
     append(s, g.prompt, 40);
     evaluate(s);
     tiny_ok(ds4_session_save(s, path, &err), &err, "save");
@@ -488,8 +492,12 @@ static void test_impossible_files(void **state) {
     copy_file(bad, path, fingerprint, TAG_LOGITS, NULL, 0);
     check_refused(s, bad, DS4_EFORMAT, "all evaluated, no logits");
     const uint32_t states_of_40[][4] = {
-        {40, 41, 41, high},        {40, 40, 39, high},   {40, 40, 40, 41},
-        {40, 40, 40000000, high},  {40, 40, 57, high},   {UINT32_MAX, 40, 40, high},
+        {40, 41, 41, high},
+        {40, 40, 39, high},
+        {40, 40, 40, 41},
+        {40, 40, 40000000, high},
+        {40, 40, 57, high},
+        {UINT32_MAX, 40, 40, high},
         {40, UINT32_MAX, UINT32_MAX, high},
     };
     for (size_t i = 0; i < sizeof states_of_40 / sizeof *states_of_40; i++) {
@@ -507,11 +515,11 @@ static void test_impossible_files(void **state) {
  * its tokens. */
 static void test_load_rewound_into_small_context(void **state) {
     (void)state;
-    stage     g;
-    char      path[300];
+    stage g;
+    char path[300];
     ds4_error err;
     stage_open(&g, 5);
-    ds4_engine  *e = tiny_open(&g.m, &g.options);
+    ds4_engine *e = tiny_open(&g.m, &g.options);
     ds4_session *s = tiny_session(e);
     append(s, g.prompt, 60);
     evaluate(s);
@@ -534,8 +542,8 @@ static void test_load_rewound_into_small_context(void **state) {
 /* ---- rewinding ---- */
 
 static void check_rewind(const stage *g, size_t n, size_t n_back, size_t n_more) {
-    char         what[80];
-    ds4_engine  *e = tiny_open(&g->m, &g->options);
+    char what[80];
+    ds4_engine *e = tiny_open(&g->m, &g->options);
     ds4_session *s = tiny_session(e);
     append(s, g->prompt, n);
     evaluate(s);
@@ -570,8 +578,8 @@ static void test_rewind_again_and_again(void **state) {
     (void)state;
     stage g;
     stage_open(&g, 13);
-    uint64_t     random = 13;
-    ds4_engine  *e = tiny_open(&g.m, &g.options);
+    uint64_t random = 13;
+    ds4_engine *e = tiny_open(&g.m, &g.options);
     ds4_session *s = tiny_session(e);
     append(s, g.prompt, 30);
     for (int round = 0; round < 40 / TINY_HASTE; round++) {
@@ -589,7 +597,7 @@ static void test_rewind_beyond_the_end(void **state) {
     (void)state;
     stage g;
     stage_open(&g, 14);
-    ds4_engine  *e = tiny_open(&g.m, &g.options);
+    ds4_engine *e = tiny_open(&g.m, &g.options);
     ds4_session *s = tiny_session(e);
     append(s, g.prompt, 10);
     assert_int_equal(ds4_session_rewind(s, 11, NULL), DS4_EINVAL);
@@ -603,11 +611,11 @@ static void test_rewind_beyond_the_end(void **state) {
 
 /* The device's table with an moe that counts its calls and asks to stop in one of them. */
 static struct {
-    backend_ops        ops;
+    backend_ops ops;
     const backend_ops *real;
-    ds4_engine        *e;
-    uint32_t           n_until; /* calls; 0: not at all */
-} brake; /* tables have no place for a pointer of ours */
+    ds4_engine *e;
+    uint32_t n_until; /* calls; 0: not at all */
+} brake;              /* tables have no place for a pointer of ours */
 
 static void braking_moe(backend *b, const moe_args *a) {
     if (brake.n_until > 0 && --brake.n_until == 0) ds4_engine_cancel(brake.e);
@@ -630,8 +638,10 @@ static uint32_t step_with_cancels(const stage *g, ds4_engine *e, uint64_t *rando
         ds4_error err = {0};
         brake.n_until = tiny_below(random, 2 * g->m.shape.n_layer + 1);
         ds4_status status = ds4_engine_step(e, &has_work, &err);
-        if (status == DS4_ECANCELED) n_canceled++;
-        else tiny_ok(status, &err, "step");
+        if (status == DS4_ECANCELED)
+            n_canceled++;
+        else
+            tiny_ok(status, &err, "step");
     }
     brake.n_until = 0;
     return n_canceled;
@@ -641,13 +651,13 @@ enum { N_GUESTS = 4 };
 
 static void check_canceled_steps(const stage *g, uint32_t n_step_rows) {
     static const size_t n_prompt[N_GUESTS] = {150, 70, 9, 33};
-    ds4_engine_options  o = g->options;
+    ds4_engine_options o = g->options;
     o.n_sessions = N_GUESTS;
     o.n_step_rows = n_step_rows;
-    ds4_engine  *e = tiny_open(&g->m, &o);
+    ds4_engine *e = tiny_open(&g->m, &o);
     ds4_session *s[N_GUESTS];
-    tiny_record  found[N_GUESTS];
-    uint64_t     random = g->m.seed;
+    tiny_record found[N_GUESTS];
+    uint64_t random = g->m.seed;
     brake_install(e);
     for (int i = 0; i < N_GUESTS; i++) {
         s[i] = tiny_session(e);
@@ -661,7 +671,7 @@ static void check_canceled_steps(const stage *g, uint32_t n_step_rows) {
     assert_int_equal(ds4_engine_step(e, NULL, NULL), DS4_ECANCELED);
     for (int i = 0; i < N_GUESTS; i++) {
         tiny_record expected;
-        size_t      end = n_prompt[i] + N_GENERATE;
+        size_t end = n_prompt[i] + N_GENERATE;
         tiny_expect(&expected, &g->m, &g->options,
                     &(tiny_talk){g->prompt + 20 * i, n_prompt[i], N_GENERATE});
         evaluate(s[i]);
@@ -690,8 +700,8 @@ static void test_canceled_steps(void **state) {
 
 /* A canceled step leaves everything that can be seen as it was, also for a rewind after it. */
 static void check_cancel_then_rewind(const stage *g, size_t n_first, size_t n_then, size_t n_back) {
-    char         what[100];
-    ds4_engine  *e = tiny_open(&g->m, &g->options);
+    char what[100];
+    ds4_engine *e = tiny_open(&g->m, &g->options);
     ds4_session *s = tiny_session(e);
     brake_install(e);
     append(s, g->prompt, n_first);
@@ -702,7 +712,8 @@ static void check_cancel_then_rewind(const stage *g, size_t n_first, size_t n_th
     assert_int_equal(ds4_session_n_evaluated(s), n_first);
     assert_int_equal(n_tokens_of(s), n_first + n_then);
     rewind_to(s, n_first - n_back);
-    snprintf(what, sizeof what, "%zu tokens, %zu canceled, rewound by %zu", n_first, n_then, n_back);
+    snprintf(what, sizeof what, "%zu tokens, %zu canceled, rewound by %zu", n_first, n_then,
+             n_back);
     check_goes_on(g, s, 3, what);
     ds4_session_destroy(s);
     ds4_engine_close(e);

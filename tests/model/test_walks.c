@@ -1,6 +1,6 @@
-/* Random walks: several sessions of one engine do everything a session can do, in any order, with steps
- * canceled in between; whatever logits and tokens come out are those of a fresh session with the same
- * tokens. A failure names the seed of the walk and the turn. */
+/* Random walks: several sessions of one engine do everything a session can do, in any order, with
+ * steps canceled in between; whatever logits and tokens come out are those of a fresh session with
+ * the same tokens. A failure names the seed of the walk and the turn. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,29 +18,29 @@ enum { N_WALKS = 10 / TINY_HASTE, N_TURNS = 110, N_SLOTS = 3, N_CTX = 220, N_FIL
 /* A session, and what was heard of it since it last had other tokens than now. */
 typedef struct {
     ds4_session *s;
-    tiny_record  found;
-    size_t       n_prompt; /* tokens that stood before the generation in `found` */
+    tiny_record found;
+    size_t n_prompt; /* tokens that stood before the generation in `found` */
 } walker;
 
 typedef struct {
-    tiny_model         m;
+    tiny_model m;
     ds4_engine_options options, plain;
-    ds4_engine        *e, *judge; /* judge: one session, the plain way */
-    ds4_session       *judged;
-    walker             walkers[N_SLOTS];
-    bool               has_file[N_FILES];
-    uint64_t           random, seed;
-    int                turn;
-    const char        *act; /* the last one, for messages */
+    ds4_engine *e, *judge; /* judge: one session, the plain way */
+    ds4_session *judged;
+    walker walkers[N_SLOTS];
+    bool has_file[N_FILES];
+    uint64_t random, seed;
+    int turn;
+    const char *act; /* the last one, for messages */
 } walk;
 
 /* ---- canceling in the middle ---- */
 
 static struct {
-    backend_ops        ops;
+    backend_ops ops;
     const backend_ops *real;
-    ds4_engine        *e;
-    uint32_t           n_until; /* calls; 0: not at all */
+    ds4_engine *e;
+    uint32_t n_until; /* calls; 0: not at all */
 } brake;
 
 static void braking_moe(backend *b, const moe_args *a) {
@@ -59,13 +59,13 @@ static void brake_install(ds4_engine *e) {
 
 /* ---- judging ---- */
 
-/* Everything heard of the session against a fresh one that reads its tokens in one go, and the drafts
- * and tokens against one that generates from the same prompt. */
+/* Everything heard of the session against a fresh one that reads its tokens in one go, and the
+ * drafts and tokens against one that generates from the same prompt. */
 static void judge(walk *w, walker *k) {
-    ds4_error      err;
-    size_t         n;
+    ds4_error err;
+    size_t n;
     const int32_t *ids = ds4_session_tokens(k->s, &n);
-    tiny_record   *found = &k->found, expected;
+    tiny_record *found = &k->found, expected;
     if (n == 0) return;
     tiny_record_init(&expected, w->judge);
     tiny_ok(ds4_session_rewind(w->judged, 0, &err), &err, "rewind");
@@ -76,8 +76,9 @@ static void judge(walk *w, walker *k) {
     }
     tiny_ok(ds4_session_append(w->judged, ids, n, &err), &err, "append");
     tiny_ok(ds4_session_evaluate(w->judged, tiny_hear_logits, &expected, &err), &err, "evaluate");
-    tiny_same(found, &expected, 0, 0, w->options.use_mtp, &w->m, "walk of seed %llu, turn %d (%s), slot %td",
-              (unsigned long long)w->seed, w->turn, w->act, k - w->walkers);
+    tiny_same(found, &expected, 0, 0, w->options.use_mtp, &w->m,
+              "walk of seed %llu, turn %d (%s), slot %td", (unsigned long long)w->seed, w->turn,
+              w->act, k - w->walkers);
     tiny_record_release(&expected);
     tiny_record_clear(found);
 }
@@ -90,11 +91,13 @@ static bool is_generating(const walker *k) {
 
 static void act_append(walk *w, walker *k) {
     int32_t ids[60];
-    size_t  n, n_more = tiny_below(&w->random, tiny_below(&w->random, 2) ? 4 : 60);
+    size_t n, n_more = tiny_below(&w->random, tiny_below(&w->random, 2) ? 4 : 60);
     ds4_session_tokens(k->s, &n);
     tiny_tokens(&w->m, ids, n_more, tiny_random(&w->random));
     ds4_status status = ds4_session_append(k->s, ids, n_more, NULL);
-    assert_int_equal(status, is_generating(k) ? DS4_EINVAL : n + n_more > N_CTX ? DS4_EFULL : DS4_OK);
+    assert_int_equal(status, is_generating(k)     ? DS4_EINVAL
+                             : n + n_more > N_CTX ? DS4_EFULL
+                                                  : DS4_OK);
 }
 
 static void act_step(walk *w, walker *k) {
@@ -110,8 +113,10 @@ static void act_cancel(walk *w, walker *k) {
     ds4_status status = ds4_engine_step(w->e, NULL, &err);
     /* In the last layer it is too late for this step: the next one ends. */
     if (status == DS4_OK && brake.n_until == 0) status = ds4_engine_step(w->e, NULL, &err);
-    if (brake.n_until == 0) assert_int_equal(status, DS4_ECANCELED);
-    else tiny_ok(status, &err, "step without rows");
+    if (brake.n_until == 0)
+        assert_int_equal(status, DS4_ECANCELED);
+    else
+        tiny_ok(status, &err, "step without rows");
     brake.n_until = 0;
 }
 
@@ -137,7 +142,7 @@ static void act_start(walk *w, walker *k) {
 
 static void act_rewind(walk *w, walker *k) {
     ds4_error err;
-    size_t    n;
+    size_t n;
     judge(w, k);
     ds4_session_tokens(k->s, &n);
     size_t back = tiny_below(&w->random, tiny_below(&w->random, 6) ? 20 : N_CTX);
@@ -152,16 +157,16 @@ static const char *file_path(walk *w, char path[300], uint32_t *file) {
 }
 
 static void act_save(walk *w, walker *k) {
-    char      path[300];
-    uint32_t  file;
+    char path[300];
+    uint32_t file;
     ds4_error err;
     tiny_ok(ds4_session_save(k->s, file_path(w, path, &file), &err), &err, "save");
     w->has_file[file] = true;
 }
 
 static void act_load(walk *w, walker *k) {
-    char      path[300];
-    uint32_t  file;
+    char path[300];
+    uint32_t file;
     ds4_error err;
     file_path(w, path, &file);
     if (!w->has_file[file]) return;
@@ -186,9 +191,10 @@ static const struct {
     void (*fn)(walk *w, walker *k);
     uint32_t odds;
 } acts[] = {
-    {"append", act_append, 8},     {"step", act_step, 4}, {"run", act_run, 6},   {"cancel", act_cancel, 4},
-    {"evaluate", act_evaluate, 3}, {"start", act_start, 5}, {"rewind", act_rewind, 5}, {"save", act_save, 2},
-    {"load", act_load, 2},         {"renew", act_renew, 1},
+    {"append", act_append, 8}, {"step", act_step, 4},         {"run", act_run, 6},
+    {"cancel", act_cancel, 4}, {"evaluate", act_evaluate, 3}, {"start", act_start, 5},
+    {"rewind", act_rewind, 5}, {"save", act_save, 2},         {"load", act_load, 2},
+    {"renew", act_renew, 1},
 };
 enum { N_ACTS = sizeof acts / sizeof *acts };
 
@@ -209,7 +215,8 @@ static void walk_open(walk *w, uint64_t seed) {
     w->options = w->plain = tiny_options(&w->m);
     w->options.n_ctx = N_CTX;
     w->options.n_sessions = N_SLOTS;
-    w->options.n_step_rows = step_rows[tiny_below(&w->random, sizeof step_rows / sizeof *step_rows)];
+    w->options.n_step_rows =
+        step_rows[tiny_below(&w->random, sizeof step_rows / sizeof *step_rows)];
     w->options.n_threads = 1 + tiny_below(&w->random, 2);
     w->options.numerics = w->plain.numerics =
         tiny_below(&w->random, 4) ? DS4_NUMERICS_MODEL : DS4_NUMERICS_PLAIN;

@@ -33,7 +33,7 @@ static uint32_t at_most(uint32_t n, uint32_t limit) {
 
 randmodel_shape tiny_shape(uint64_t seed) {
     randmodel_shape s = randmodel_shape_random(seed);
-    uint64_t        state = seed * 77 + 1;
+    uint64_t state = seed * 77 + 1;
     s.n_layer = at_most(s.n_layer, 4);
     s.ratio[tiny_below(&state, s.n_layer)] = 4;
     s.n_hash_layer = at_most(s.n_hash_layer, s.n_layer);
@@ -55,7 +55,7 @@ randmodel_shape tiny_shape(uint64_t seed) {
 
 void tiny_write(tiny_model *m, const randmodel_shape *shape, uint64_t seed) {
     const char *tmp = getenv("TMPDIR");
-    ds4_error   err;
+    ds4_error err;
     snprintf(m->dir, sizeof m->dir, "%s/ds4-tiny-XXXXXX", tmp && strlen(tmp) < 200 ? tmp : "/tmp");
     if (!mkdtemp(m->dir)) fail_msg("no folder like %s", m->dir);
     snprintf(m->path, sizeof m->path, "%s/model.gguf", m->dir);
@@ -88,7 +88,7 @@ ds4_engine_options tiny_options(const tiny_model *m) {
 
 ds4_engine *tiny_open(const tiny_model *m, const ds4_engine_options *options) {
     ds4_engine *e = NULL;
-    ds4_error   err;
+    ds4_error err;
     if (ds4_engine_open(&e, m->path, options, &err) != DS4_OK)
         fail_msg("model of seed %llu: %s", (unsigned long long)m->seed, err.message);
     return e;
@@ -96,7 +96,7 @@ ds4_engine *tiny_open(const tiny_model *m, const ds4_engine_options *options) {
 
 ds4_session *tiny_session(ds4_engine *e) {
     ds4_session *s = NULL;
-    ds4_error    err;
+    ds4_error err;
     tiny_ok(ds4_session_create(&s, e, &err), &err, "session");
     return s;
 }
@@ -135,7 +135,7 @@ void tiny_hear_logits(void *record, size_t pos, const float *logits) {
 
 void tiny_take_logits(tiny_record *r, const ds4_session *s) {
     const float *logits = ds4_session_logits(s);
-    size_t       n;
+    size_t n;
     ds4_session_tokens(s, &n);
     if (logits && n > 0) tiny_hear_logits(r, n - 1, logits);
 }
@@ -173,13 +173,14 @@ void tiny_go_on(ds4_session *s, uint32_t n_generate, tiny_record *r) {
     if (!ds4_session_logits(s)) fail_msg("no logits though everything is evaluated");
 }
 
-/* Evaluates all tokens of the session again, from the start: the positions that were generated too. */
+/* Evaluates all tokens of the session again, from the start: the positions that were generated too.
+ */
 static void hear_all(tiny_record *r, ds4_session *s, const tiny_model *m) {
-    tiny_record    all = {.n_vocab = r->n_vocab};
-    size_t         n;
+    tiny_record all = {.n_vocab = r->n_vocab};
+    size_t n;
     const int32_t *lent = ds4_session_tokens(s, &n);
-    int32_t        ids[TINY_MAX_TOKENS];
-    ds4_error      err;
+    int32_t ids[TINY_MAX_TOKENS];
+    ds4_error err;
     memcpy(ids, lent, n * sizeof *ids);
     all.logits = malloc(TINY_MAX_TOKENS * r->n_vocab * sizeof *all.logits);
     all.is_seen = calloc(TINY_MAX_TOKENS, sizeof *all.is_seen);
@@ -196,9 +197,9 @@ static void hear_all(tiny_record *r, ds4_session *s, const tiny_model *m) {
 
 void tiny_expect(tiny_record *r, const tiny_model *m, const ds4_engine_options *options,
                  const tiny_talk *talk) {
-    ds4_engine  *e = tiny_open(m, options);
+    ds4_engine *e = tiny_open(m, options);
     ds4_session *s = tiny_session(e);
-    ds4_error    err;
+    ds4_error err;
     tiny_record_init(r, e);
     tiny_ok(ds4_session_append(s, talk->prompt, talk->n_prompt, &err), &err, "append");
     tiny_go_on(s, talk->n_generate, r);
@@ -212,7 +213,7 @@ void tiny_expect(tiny_record *r, const tiny_model *m, const ds4_engine_options *
 static void differ(const tiny_model *m, const char *way, const char *fmt, ...) DS4_PRINTF(3, 4);
 
 static void differ(const tiny_model *m, const char *way, const char *fmt, ...) {
-    char    what[300];
+    char what[300];
     va_list args;
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
@@ -222,14 +223,16 @@ static void differ(const tiny_model *m, const char *way, const char *fmt, ...) {
 
 static void same_logits(const tiny_record *found, const tiny_record *expected, size_t pos,
                         const tiny_model *m, const char *way) {
-    size_t       n = found->n_vocab;
+    size_t n = found->n_vocab;
     const float *f = found->logits + pos * n, *x = expected->logits + pos * n;
     if (memcmp(f, x, n * sizeof *f) == 0) return;
     size_t id = 0, n_other = 0;
     for (size_t i = n; i-- > 0;)
         if (memcmp(&f[i], &x[i], sizeof *f) != 0) id = i, n_other++;
-    differ(m, way, "%zu of %zu logits after position %zu differ, first of id %zu: found %.9g, expected %.9g",
-           n_other, n, pos, id, (double)f[id], (double)x[id]);
+    differ(
+        m, way,
+        "%zu of %zu logits after position %zu differ, first of id %zu: found %.9g, expected %.9g",
+        n_other, n, pos, id, (double)f[id], (double)x[id]);
 }
 
 static void same_tokens(const tiny_record *found, const tiny_record *expected, bool has_drafts,
@@ -251,13 +254,14 @@ static void same_tokens(const tiny_record *found, const tiny_record *expected, b
 
 void tiny_same(const tiny_record *found, const tiny_record *expected, size_t first, size_t end,
                bool has_drafts, const tiny_model *m, const char *way_format, ...) {
-    char    way[200];
+    char way[200];
     va_list args;
     va_start(args, way_format);
     vsnprintf(way, sizeof way, way_format, args);
     va_end(args);
     for (size_t pos = 0; pos < TINY_MAX_TOKENS; pos++) {
-        if (found->is_seen[pos] && expected->is_seen[pos]) same_logits(found, expected, pos, m, way);
+        if (found->is_seen[pos] && expected->is_seen[pos])
+            same_logits(found, expected, pos, m, way);
         if (!found->is_seen[pos] && pos >= first && pos < end)
             differ(m, way, "no logits after position %zu", pos);
     }

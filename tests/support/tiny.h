@@ -1,10 +1,10 @@
-/* tiny.h - tiny random models in files, engines over them, and records of what a conversation said, so
- * that two ways of getting there can be compared bit for bit.
+/* tiny.h - tiny random models in files, engines over them, and records of what a conversation said,
+ * so that two ways of getting there can be compared bit for bit.
  *
  *   model    a file of randmodel.h in a folder of its own
  *   talk     a prompt, and how many tokens to generate greedily after it
- *   record   of one talk: the logits after every position, the generated tokens with everything that
- *            a callback hears of them, and the logits at the end
+ *   record   of one talk: the logits after every position, the generated tokens with everything
+ * that a callback hears of them, and the logits at the end
  *
  *   Owner    The caller stores models and records and removes or releases them.
  *   Errors   Whatever goes wrong fails the running test, naming model, way and place. */
@@ -31,9 +31,9 @@ enum { TINY_HASTE = 1 };
 /* ---- models ---- */
 
 typedef struct {
-    char            dir[240], path[260];
+    char dir[240], path[260];
     randmodel_shape shape;
-    uint64_t        seed;
+    uint64_t seed;
 } tiny_model;
 
 /* A random geometry that a step of hundreds of rows goes through in some 100 ms; all of them have a
@@ -45,11 +45,11 @@ void tiny_remove(tiny_model *m);
 /* dir/<name>: a path of a file that tiny_remove removes too. */
 const char *tiny_path(const tiny_model *m, char path[300], const char *name);
 
-/* The plain way: reference numerics of the model, best kernels, one thread, one session, every prompt
- * in one chunk, MTP if the model has it. */
+/* The plain way: reference numerics of the model, best kernels, one thread, one session, every
+ * prompt in one chunk, MTP if the model has it. */
 ds4_engine_options tiny_options(const tiny_model *m);
-ds4_engine        *tiny_open(const tiny_model *m, const ds4_engine_options *options);
-ds4_session       *tiny_session(ds4_engine *e);
+ds4_engine *tiny_open(const tiny_model *m, const ds4_engine_options *options);
+ds4_session *tiny_session(ds4_engine *e);
 
 /* Fails the running test unless status is DS4_OK. */
 void tiny_ok(ds4_status status, const ds4_error *err, const char *what);
@@ -64,22 +64,22 @@ void tiny_tokens(const tiny_model *m, int32_t *ids, size_t n, uint64_t seed);
 
 typedef struct {
     const int32_t *prompt;
-    size_t         n_prompt;
-    uint32_t       n_generate;
+    size_t n_prompt;
+    uint32_t n_generate;
 } tiny_talk;
 
 typedef struct {
-    int32_t     id, draft;
-    float       logprob;
+    int32_t id, draft;
+    float logprob;
     ds4_logprob top[TINY_TOP];
 } tiny_token;
 
 typedef struct {
-    uint32_t   n_vocab;
-    float     *logits;  /* [TINY_MAX_TOKENS][n_vocab] */
-    bool      *is_seen; /* [TINY_MAX_TOKENS] positions whose logits were heard */
+    uint32_t n_vocab;
+    float *logits; /* [TINY_MAX_TOKENS][n_vocab] */
+    bool *is_seen; /* [TINY_MAX_TOKENS] positions whose logits were heard */
     tiny_token tokens[TINY_MAX_GENERATED];
-    size_t     n_tokens;
+    size_t n_tokens;
 } tiny_record;
 
 void tiny_record_init(tiny_record *r, const ds4_engine *e);
@@ -96,8 +96,8 @@ void tiny_take_logits(tiny_record *r, const ds4_session *s);
 
 /* Evaluates everything the session has, generates, evaluates the last token too. */
 void tiny_go_on(ds4_session *s, uint32_t n_generate, tiny_record *r);
-/* The talk in a fresh engine of these options; then everything is read once more in one go, so that all
- * positions are heard. */
+/* The talk in a fresh engine of these options; then everything is read once more in one go, so that
+ * all positions are heard. */
 void tiny_expect(tiny_record *r, const tiny_model *m, const ds4_engine_options *options,
                  const tiny_talk *talk);
 

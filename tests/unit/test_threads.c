@@ -40,9 +40,10 @@ static void count_part(void *arg, uint32_t part, uint32_t worker) {
 }
 
 static threads *pool_of(uint32_t n_threads) {
-    threads  *t = NULL;
+    threads *t = NULL;
     ds4_error err;
-    if (threads_create(&t, n_threads, &err) != DS4_OK) fail_msg("%u threads: %s", n_threads, err.message);
+    if (threads_create(&t, n_threads, &err) != DS4_OK)
+        fail_msg("%u threads: %s", n_threads, err.message);
     return t;
 }
 
@@ -57,8 +58,8 @@ static void check_job(threads *t, job *j, uint32_t n_parts, uint32_t input) {
     assert_int_equal(n_by_worker, n_parts);
     for (uint32_t part = 0; part < n_parts; part++) {
         if (j->runs[part] != 1 || j->seen[part] != input)
-            fail_msg("%u threads, part %u of %u: ran %u times, saw %u, expected once, %u", j->n_threads, part,
-                     n_parts, j->runs[part], j->seen[part], input);
+            fail_msg("%u threads, part %u of %u: ran %u times, saw %u, expected once, %u",
+                     j->n_threads, part, n_parts, j->runs[part], j->seen[part], input);
     }
     for (uint32_t part = n_parts; part < MAX_PARTS; part++) assert_int_equal(j->runs[part], 0);
 }
@@ -67,7 +68,7 @@ static void test_every_part_once(void **state) {
     (void)state;
     static const uint32_t n_threads[] = {1, 2, 3, 4, 7, 16};
     static const uint32_t n_parts[] = {0, 1, 2, 3, 5, 64, MAX_PARTS};
-    static job            j;
+    static job j;
     for (size_t i = 0; i < sizeof n_threads / sizeof *n_threads; i++) {
         threads *t = pool_of(n_threads[i]);
         assert_int_equal(threads_count(t), n_threads[i]);
@@ -98,12 +99,13 @@ static void test_jobs_follow_each_other(void **state) {
     threads_destroy(t);
 }
 
-/* Workers that fell asleep wake up for the next job; none is forgotten when they are just about to. */
+/* Workers that fell asleep wake up for the next job; none is forgotten when they are just about to.
+ */
 static void test_after_pauses(void **state) {
     (void)state;
     static const long pause_us[] = {0, 10, 25, 28, 30, 32, 40, 100, 2000, 20000};
-    static job        j;
-    threads          *t = pool_of(4);
+    static job j;
+    threads *t = pool_of(4);
     for (uint32_t round = 0; round < 200; round++) {
         long us = pause_us[round % 10];
         if (us == 20000 && round > 20) us = 35;
@@ -119,7 +121,8 @@ static void test_destroy_at_any_moment(void **state) {
     for (uint32_t round = 0; round < 60; round++) {
         threads *t = pool_of(1 + round % 5);
         if (round % 3 > 0) check_job(t, &j, 4, round);
-        if (round % 3 > 1) nanosleep(&(struct timespec){.tv_nsec = (long)(round % 7) * 10000}, NULL);
+        if (round % 3 > 1)
+            nanosleep(&(struct timespec){.tv_nsec = (long)(round % 7) * 10000}, NULL);
         threads_destroy(t);
     }
     threads_destroy(NULL);
@@ -127,7 +130,7 @@ static void test_destroy_at_any_moment(void **state) {
 
 static void *run_pool(void *arg) {
     uint32_t *n_done = arg;
-    threads  *t;
+    threads *t;
     if (threads_create(&t, 2, NULL) != DS4_OK) return NULL;
     uint32_t cells[8] = {0};
     for (int i = 0; i < 500; i++) threads_run(t, 8, add_to_cell, cells);
@@ -140,8 +143,9 @@ static void *run_pool(void *arg) {
 static void test_two_pools(void **state) {
     (void)state;
     pthread_t ids[2];
-    uint32_t  n_done[2] = {0};
-    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&ids[i], NULL, run_pool, &n_done[i]), 0);
+    uint32_t n_done[2] = {0};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&ids[i], NULL, run_pool, &n_done[i]), 0);
     for (int i = 0; i < 2; i++) pthread_join(ids[i], NULL);
     for (int i = 0; i < 2; i++) assert_int_equal(n_done[i], 8 * 500);
 }
@@ -154,7 +158,7 @@ static void test_counts(void **state) {
     assert_int_equal(threads_count(t), n);
     threads_destroy(t);
     ds4_error err;
-    threads  *none = NULL;
+    threads *none = NULL;
     assert_int_equal(threads_create(&none, 257, &err), DS4_EINVAL);
     assert_null(none);
     assert_non_null(strstr(err.message, "257"));
