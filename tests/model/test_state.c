@@ -155,6 +155,15 @@ static void make_rewound_to_evaluated(const stage *g, ds4_session *s) {
     rewind_to(s, ds4_session_n_evaluated(s));
 }
 
+/* The logits it once had are of another position. */
+static void make_rewound_into_second_prompt(const stage *g, ds4_session *s) {
+    append(s, g->prompt, 30);
+    evaluate(s);
+    append(s, g->other, 60);
+    step(s);
+    rewind_to(s, ds4_session_n_evaluated(s));
+}
+
 static void make_rewound_far(const stage *g, ds4_session *s) {
     make_generated(g, s);
     rewind_to(s, n_tokens_of(s) - 30);
@@ -181,6 +190,7 @@ static const struct {
     {"rewound", make_rewound},
     {"rewound twice", make_rewound_further},
     {"rewound to what is evaluated", make_rewound_to_evaluated},
+    {"rewound into a second prompt", make_rewound_into_second_prompt},
     {"rewound to the start", make_rewound_far},
     {"canceled", make_canceled},
 };
@@ -732,6 +742,37 @@ static void test_cancel_then_rewind(void **state) {
     tiny_remove(&g.m);
 }
 
+/* Several prompts wait behind evaluated tokens: only one of them may overwrite what the others
+ * need. */
+static void test_cancel_with_many_prompts(void **state) {
+    (void)state;
+    stage g;
+    stage_open(&g, 25);
+    ds4_engine_options o = g.options;
+    o.n_sessions = 3;
+    ds4_engine *e = tiny_open(&g.m, &o);
+    ds4_session *s[3];
+    brake_install(e);
+    for (int i = 0; i < 3; i++) {
+        s[i] = tiny_session(e);
+        append(s[i], g.prompt + 30 * i, 70);
+        evaluate(s[i]);
+    }
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 3; i++) append(s[i], g.other + 50 * i, 40);
+        brake.n_until = g.m.shape.n_layer - 1;
+        assert_int_equal(ds4_engine_step(e, NULL, NULL), DS4_ECANCELED);
+        for (int i = 0; i < 3; i++) rewind_to(s[i], 70);
+        for (int i = 0; i < 3; i++) {
+            if ((i + round) % 3 == 0) check_goes_on(&g, s[i], 2, "one of three canceled prompts");
+            rewind_to(s[i], 70);
+        }
+    }
+    for (int i = 0; i < 3; i++) ds4_session_destroy(s[i]);
+    ds4_engine_close(e);
+    tiny_remove(&g.m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states),
@@ -746,6 +787,7 @@ int main(void) {
         cmocka_unit_test(test_rewind_beyond_the_end),
         cmocka_unit_test(test_canceled_steps),
         cmocka_unit_test(test_cancel_then_rewind),
+        cmocka_unit_test(test_cancel_with_many_prompts),
     };
     return cmocka_run_group_tests_name("state", tests, NULL, NULL);
 }
