@@ -35,6 +35,7 @@ class Chat:
         self.is_home_ours = home is None
         self.raw = ""   # all that came
         self.read_to = 0  # what expect has passed
+        self.has_editor = True  # until it turns out that the keys stay the terminal's
         pid, self.fd = pty.fork()
         if pid == 0:
             os.environ.update(TERM=term, XDG_STATE_HOME=self.home, LC_ALL="C.UTF-8")
@@ -86,13 +87,16 @@ class Chat:
     def ready(self):
         """Waits for the prompt of the next line; returns the text before it."""
         plain = self.expect(r"(^|[\r\n])> $")
+        self.await_editor()
         return plain[: plain.rindex(">")].replace("\r", "")
 
     def await_editor(self):
-        """The prompt is written before the keys become the editor's; until then ^C is a signal."""
+        """The prompt is written before the keys become the editor's; until then ^C is a signal, and the
+        terminal shows what is typed once more."""
         deadline = time.monotonic() + 1  # a chat without an editor never takes them
-        while termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < deadline:
+        while self.has_editor and termios.tcgetattr(self.fd)[3] & termios.ICANON:
             time.sleep(0.01)
+            self.has_editor = time.monotonic() < deadline
 
     def send(self, text):
         os.write(self.fd, text.encode())
