@@ -1,9 +1,12 @@
 #include "base/threads.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -112,15 +115,55 @@ void threads_run(threads *t, uint32_t n_parts, threads_fn fn, void *arg) {
         pause_briefly(round);
 }
 
+uint32_t threads_of_quota(const char *cpu_max) {
+    char              *end, *end_of_all;
+    unsigned long long quota = strtoull(cpu_max, &end, 10); /* "max": no digits */
+    if (end == cpu_max || *end != ' ') return 0;
+    unsigned long long period = strtoull(end, &end_of_all, 10);
+    if (end_of_all == end || period == 0 || quota == 0) return 0;
+    unsigned long long n = quota / period + (quota % period != 0);
+    return n > MAX_THREADS ? MAX_THREADS : (uint32_t)n;
+}
+
+#if defined(__linux__)
+
+/* The start of a small file, terminated; false if it cannot be read. */
+static bool read_text(const char *path, char *text, size_t n_cap) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    ssize_t n = read(fd, text, n_cap - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    return n > 0;
+}
+
+/* 0: no quota. A container sees its own group as the root; a service is a group below it, whose path
+ * stands in /proc/self/cgroup as "0::/path". */
+static uint32_t quota_count(void) {
+    char     text[512], path[600];
+    uint32_t n = read_text("/sys/fs/cgroup/cpu.max", text, sizeof text) ? threads_of_quota(text) : 0;
+    if (!read_text("/proc/self/cgroup", text, sizeof text)) return n;
+    const char *own = strstr(text, "0::/");
+    if (!own || (own != text && own[-1] != '\n')) return n;
+    int n_own = (int)strcspn(own + 3, "\n");
+    snprintf(path, sizeof path, "/sys/fs/cgroup%.*s/cpu.max", n_own, own + 3);
+    uint32_t n_of_own = read_text(path, text, sizeof text) ? threads_of_quota(text) : 0;
+    return n == 0 || (n_of_own > 0 && n_of_own < n) ? n_of_own : n;
+}
+
+#endif
+
 uint32_t threads_default_count(void) {
+    long n = 0;
 #if defined(__linux__)
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        int n = CPU_COUNT(&set);
-        return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (uint32_t)n;
-    }
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
 #endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    if (n < 1) n = sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__)
+    uint32_t quota = quota_count();
+    if (quota > 0 && n > (long)quota) n = quota;
+#endif
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (uint32_t)n;
 }
 

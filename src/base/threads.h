@@ -23,8 +23,12 @@ ds4_status threads_create(threads **out, uint32_t n_threads, ds4_error *err);
 void threads_destroy(threads *t);
 uint32_t threads_count(const threads *t);
 
-/* The processors that this process may use (affinity mask and cgroup quota where there are such). */
+/* The processors that this process may use: Linux looks at the affinity mask and at the quota of the
+ * process's cgroup (version 2). */
 uint32_t threads_default_count(void);
+/* The processors that a cgroup's cpu.max ("200000 100000": quota and period) comes to, rounded up; 0:
+ * no limit, or not such a text. */
+uint32_t threads_of_quota(const char *cpu_max);
 
 /* fn(arg, part, worker) for part 0..n_parts-1, worker < threads_count (for scratch memory of its own).
  * Allocates nothing. */

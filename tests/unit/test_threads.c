@@ -183,6 +183,26 @@ static void test_default_count_of_one_processor(void **state) {
 #endif
 }
 
+static void test_quota(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        uint32_t n;
+    } cases[] = {
+        {"max 100000\n", 0},      {"200000 100000\n", 2},
+        {"150000 100000\n", 2},   {"1000 100000\n", 1},
+        {"100000 100000", 1},     {"9999999 100000\n", 100},
+        {"99999999999 1\n", 256}, {"0 100000\n", 0},
+        {"100000 0\n", 0},        {"", 0},
+        {"100000\n", 0},          {"two 100000\n", 0},
+        {"100000 max\n", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t n = threads_of_quota(cases[i].text);
+        if (n != cases[i].n) fail_msg("'%s': found %u, expected %u", cases[i].text, n, cases[i].n);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_part_once),
@@ -192,6 +212,7 @@ int main(void) {
         cmocka_unit_test(test_two_pools),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_default_count_of_one_processor),
+        cmocka_unit_test(test_quota),
     };
     return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
 }
