@@ -378,7 +378,6 @@ def test_progress_bar_goes_away():
 def test_ctrl_c_at_the_prompt_forgets_the_line():
     with Chat() as chat:
         chat.ready()
-        chat.await_editor()
         chat.send("Where does\x03")
         chat.expect(r"\^C\r?\n> $")
         contains(chat.say("What is 17 + 25?"), "42")
@@ -388,7 +387,6 @@ def test_ends():
     for keys in "\x04", "/quit\r":
         with Chat() as chat:
             chat.ready()
-            chat.await_editor()
             chat.send(keys)
             same(chat.wait(), 0, f"exit status after {keys!r}")
 
